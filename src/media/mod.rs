@@ -1,0 +1,200 @@
+//! Pure packet work: what happens to an RTP or RTCP packet between two of our ports, and what the core tells the workers.
+//! No sockets here: `io::relay` drives [`Command`] and packets through `relay`, and so does the simulated network of the tests.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A local RTP port (even); its RTCP port is the next one. It names one end of one stream.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Port(pub u16);
+
+/// A recording, as the core names it; the call record's `recordings[].id` is text of the same number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RecordingId(pub u128);
+
+/// Which side of the stereo file a stream is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Side {
+    /// The caller.
+    Left,
+    /// The callee.
+    Right,
+}
+
+/// Where a stream's packets may come from, and so where ours go (RTP bleed: nowhere else).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Remote {
+    /// The address in the peer's SDP. Port 0 or an unspecified address: nothing is sent until it is learnt.
+    pub sdp: SocketAddr,
+    /// Behind NAT: the address that the peer's signalling comes from. Packets from it (any port) may be learnt, once.
+    pub nat: Option<IpAddr>,
+}
+
+/// What kind of packets a stream carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Kind {
+    /// RTP with RTCP on the next port: SSRC, sequence and timestamps are kept continuous.
+    Rtp {
+        /// RTP clock of the main payload, for continuity across sources, in Hz.
+        clock: u32,
+    },
+    /// Anything else over UDP (udptl): relayed as it is.
+    Opaque,
+}
+
+/// One payload type translated on its way out of a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PtMap {
+    /// As it arrives at the linked port.
+    pub from: u8,
+    /// As it leaves this port.
+    pub to: u8,
+}
+
+/// A codec that we can decode for a recording.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Codec {
+    /// G.711 µ-law, 8 kHz.
+    Pcmu,
+    /// G.711 A-law, 8 kHz.
+    Pcma,
+    /// G.722, 16 kHz audio on an 8 kHz RTP clock.
+    G722,
+    /// RFC 4733 events; no audio.
+    Event,
+    /// Comfort noise, RFC 3389; silence.
+    Noise,
+    /// Known by name only: noted in the record, never played as noise.
+    Unknown,
+}
+
+/// Payload types and what they mean on one port, as that side sends them.
+pub type Payloads = Vec<(u8, Codec)>;
+
+/// What the core tells a media worker. All ports of one call are on one worker.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    /// Takes a port into use.
+    Open {
+        /// Which.
+        port: Port,
+        /// What flows.
+        kind: Kind,
+        /// The SSRC that we use towards the peer of this port.
+        ssrc: u32,
+        /// No packet from this side for so long while one is due: [`Output::Silent`]. Zero: never.
+        timeout: Duration,
+    },
+    /// Where the port's peer is; also un-learns what was learnt if the address differs.
+    Remote {
+        /// Which.
+        port: Port,
+        /// Where.
+        remote: Remote,
+    },
+    /// Packets that arrive at `a` leave from `b` and the other way round. Replaces earlier links of both.
+    Link {
+        /// One end.
+        a: Port,
+        /// The other.
+        b: Port,
+        /// Payload types translated for packets leaving `a`.
+        to_a: Vec<PtMap>,
+        /// Payload types translated for packets leaving `b`.
+        to_b: Vec<PtMap>,
+    },
+    /// What may flow: `send` lets packets out of this port, `expect` has the silence clock run.
+    Flow {
+        /// Which.
+        port: Port,
+        /// Packets may leave from this port.
+        send: bool,
+        /// The peer of this port ought to send.
+        expect: bool,
+    },
+    /// Begins to record what arrives at `port` as `side` of `recording` (a recording begins with its first tap).
+    Tap {
+        /// Which.
+        port: Port,
+        /// Into which file.
+        recording: RecordingId,
+        /// Which channel.
+        side: Side,
+        /// How the payloads of that side are to be read.
+        payloads: Payloads,
+    },
+    /// Ends the tap of a port.
+    Untap {
+        /// Which.
+        port: Port,
+    },
+    /// Ends a recording: the file is closed and reported with [`Output::Recorded`].
+    Finish {
+        /// Which.
+        recording: RecordingId,
+    },
+    /// Gives a port back. Its statistics come as [`Output::Closed`].
+    Close {
+        /// Which.
+        port: Port,
+    },
+}
+
+/// What a media worker or a recorder tells the core.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    /// The peer of this port ought to send and did not for the port's timeout.
+    Silent {
+        /// Which.
+        port: Port,
+    },
+    /// The first packet arrived from the peer of this port.
+    Heard {
+        /// Which.
+        port: Port,
+    },
+    /// A port was given back.
+    Closed {
+        /// Which.
+        port: Port,
+        /// What it carried.
+        stats: Stats,
+    },
+    /// A recording was closed.
+    Recorded {
+        /// Which.
+        recording: RecordingId,
+        /// What became of it.
+        result: Recorded,
+    },
+}
+
+/// What one port carried.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Stats {
+    /// Packets accepted from the peer.
+    pub received: u64,
+    /// Packets sent to the peer.
+    pub sent: u64,
+    /// Packets dropped because they came from elsewhere than the peer.
+    pub strangers: u64,
+    /// Packets dropped because they were no RTP (or RTCP) or had nowhere to go.
+    pub dropped: u64,
+    /// Packets that the sequence numbers say were lost before us.
+    pub lost: u64,
+}
+
+/// What became of a recording.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Length of the file, in milliseconds.
+    pub length_ms: u64,
+    /// Silence put where packets were lost or the writer was too slow, both sides together, in milliseconds.
+    pub gaps_ms: u64,
+    /// Whether the file holds all that was heard (false: the disk was full, the writer too slow, or no file could be made).
+    pub complete: bool,
+    /// Codecs that were heard but could not be decoded, as payload types.
+    pub undecoded: Vec<u8>,
+}
