@@ -1,0 +1,151 @@
+//! What the core asks the world to do.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::event::{CommandId, QueryId};
+use crate::base::Wall;
+use crate::call::record::{CallRecord, Direction, RecordId};
+use crate::media;
+use crate::registrar::Binding;
+use crate::sip::transport::{Flow, Transport};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send a message. For a reliable transport with `conn` 0: over a connection to that remote, opened if there is none.
+    Send {
+        /// From where to where.
+        flow: Flow,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Resolve a name by RFC 3263: NAPTR is not asked; SRV if there is no port; A and AAAA.
+    Resolve {
+        /// The question's number.
+        query: QueryId,
+        /// Host name.
+        host: String,
+        /// Port, if the URI has one.
+        port: Option<u16>,
+        /// Transport, if the URI says one.
+        transport: Option<Transport>,
+    },
+    /// Tell a media worker.
+    Media {
+        /// Which worker, 0-based.
+        worker: u16,
+        /// What.
+        command: media::Command,
+    },
+    /// Put something into the store. Never waited for.
+    Save(Save),
+    /// Tell readers outside what changed.
+    Notify(Notice),
+    /// The answer to a command.
+    Reply {
+        /// Which.
+        id: CommandId,
+        /// As JSON; `null` where nothing was found.
+        answer: serde_json::Value,
+    },
+}
+
+/// What goes into the store.
+#[derive(Clone, Debug)]
+pub enum Save {
+    /// A finished call. Saving the same id again replaces it (a recording was closed later).
+    Record(Box<CallRecord>),
+    /// A binding is new or refreshed.
+    Binding(Box<Binding>),
+    /// A binding is gone.
+    Unbind {
+        /// Address of record: the extension's number.
+        aor: String,
+        /// The binding's contact URI.
+        contact: String,
+    },
+}
+
+/// A change of what readers see.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// A call began or changed.
+    Call(Box<LiveCall>),
+    /// A call is over.
+    Ended(RecordId),
+    /// A phone registered or refreshed.
+    Phone(Box<PhoneView>),
+    /// A phone's binding is gone.
+    PhoneGone {
+        /// Address of record: the extension's number.
+        aor: String,
+        /// The binding's contact URI.
+        contact: String,
+    },
+    /// A trunk changed.
+    Trunk(Box<TrunkView>),
+}
+
+/// A call in progress, as readers see it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LiveCall {
+    /// Its id, the later record's.
+    pub id: RecordId,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// `routing`, `ringing`, `talking`, `hold`.
+    pub state: String,
+    /// INVITE received.
+    pub started_at: Wall,
+    /// First answered.
+    pub answered_at: Option<Wall>,
+    /// Who calls.
+    pub caller: String,
+    /// What was called.
+    pub called: String,
+    /// Who rings or talks, e.g. `extension:121`.
+    pub with: Vec<String>,
+    /// Trunk.
+    pub trunk: Option<String>,
+    /// Caller ID that went out.
+    pub shown: Option<String>,
+}
+
+/// A phone's binding, as readers see it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PhoneView {
+    /// Extension.
+    pub extension: String,
+    /// Person or place.
+    pub name: String,
+    /// Contact URI.
+    pub contact: String,
+    /// `udp`, `tcp`.
+    pub transport: String,
+    /// Where its packets come from.
+    pub source: String,
+    /// User-Agent.
+    pub user_agent: Option<String>,
+    /// When the binding ends unless refreshed.
+    pub expires_at: Wall,
+}
+
+/// A trunk, as readers see it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TrunkView {
+    /// Name.
+    pub name: String,
+    /// Whether calls go out by it.
+    pub up: bool,
+    /// Since when that has been so.
+    pub since: Wall,
+    /// Why, in words: the last answer, or that there was none.
+    pub because: String,
+    /// `registered`, `not registered: 403 Forbidden`, or none where we do not register.
+    pub registration: Option<String>,
+    /// Calls in progress.
+    pub calls: u32,
+    /// Each URI with its state.
+    pub uris: Vec<String>,
+}

@@ -1,0 +1,86 @@
+//! What the world tells the core.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::call::record::RecordId;
+use crate::directory::Directory;
+use crate::media;
+use crate::registrar::Binding;
+use crate::sip::transport::{Flow, Transport};
+
+/// A question to the resolver, as the core numbers it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QueryId(pub u32);
+
+/// A command from outside, as its sender numbers it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CommandId(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// One whole message arrived: a datagram, or a frame of a stream.
+    Received {
+        /// Where it arrived and from where.
+        flow: Flow,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// A deadline passed.
+    Tick,
+    /// A datagram bounced (ICMP), or a connection was refused, reset or closed. With `conn` 0 everything that is on its
+    /// way to that remote address by that transport has failed.
+    FlowLost {
+        /// Which.
+        flow: Flow,
+    },
+    /// The resolver answered; an empty list is a failure.
+    Resolved {
+        /// The question.
+        query: QueryId,
+        /// Targets in the order to try (RFC 3263, RFC 2782).
+        targets: Vec<Resolved>,
+    },
+    /// A media worker or a recorder has news.
+    Media(media::Output),
+    /// RTP ports that are bound and free to use from now on.
+    PortsReady(Vec<media::Port>),
+    /// A new configuration.
+    Directory(Arc<Directory>),
+    /// Somebody asks for something.
+    Command {
+        /// Answered with [`crate::b2bua::Action::Reply`] under the same number.
+        id: CommandId,
+        /// What.
+        ask: Ask,
+    },
+    /// Bindings that the store kept over a restart.
+    Restore(Vec<Binding>),
+    /// No new calls from now on; calls in progress go on.
+    Drain,
+}
+
+/// One target of a resolved name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    /// By this transport.
+    pub transport: Transport,
+    /// To this address.
+    pub address: IpAddr,
+    /// And port.
+    pub port: u16,
+}
+
+/// What a command asks.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// The ladder of a call, live or past, as long as the ring holds its messages.
+    Ladder(RecordId),
+    /// Counters and table sizes.
+    Status,
+    /// Ends a call.
+    Hangup(RecordId),
+}

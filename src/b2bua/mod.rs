@@ -1,0 +1,7 @@
+//! The whole as one value.
+
+pub mod action;
+pub mod event;
+
+pub use action::{Action, LiveCall, Notice, PhoneView, Save, TrunkView};
+pub use event::{Ask, CommandId, Event, QueryId};

@@ -1,0 +1,3 @@
+//! A call and what remains of it.
+
+pub mod record;

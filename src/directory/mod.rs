@@ -1,0 +1,441 @@
+//! What the operator configured: trunks, numbers, extensions, queues, routes. Immutable; a reload makes a new one and
+//! swaps it whole. `io::config` builds it from TOML; nothing here reads files or knows of calls in progress.
+
+pub mod number;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::{Map, map};
+use crate::sip::digest::Algorithm;
+use crate::sip::transport::Transport;
+pub use number::E164;
+
+/// The name of something the operator named: a trunk, a queue, a route. Cheap to keep and to copy.
+pub type Label = Arc<str>;
+
+/// The whole configuration as the core needs it.
+#[derive(Debug)]
+pub struct Directory {
+    /// This node.
+    pub node: Node,
+    /// Where we listen, in file order.
+    pub listen: Vec<Listen>,
+    /// Media policy.
+    pub media: MediaPolicy,
+    /// Recording of calls that nothing else decides.
+    pub recording: Recording,
+    /// An unanswered caller who rang for less than this was "short".
+    pub short_ring: Duration,
+    /// Number shown when no rule names another.
+    pub default_caller_id: Option<E164>,
+    /// Carriers, in file order.
+    pub trunks: Vec<Trunk>,
+    /// Numbers of ours, in file order.
+    pub numbers: Vec<Number>,
+    /// Phones and people, in file order.
+    pub extensions: Vec<Extension>,
+    /// Queues, in file order.
+    pub queues: Vec<Queue>,
+    /// Offices, in file order.
+    pub branches: Vec<Branch>,
+    /// Routes, in file order.
+    pub routes: Vec<Route>,
+    /// What phones dial.
+    pub dial: Dial,
+    /// What the file names and this version does not do yet, a line each; printed once at start-up.
+    pub not_yet: Vec<String>,
+    index: Index,
+}
+
+#[derive(Debug)]
+struct Index {
+    extension: Map<Label, usize>,
+    number: Map<E164, usize>,
+    trunk: Map<Label, usize>,
+    queue: Map<Label, usize>,
+}
+
+impl Directory {
+    /// A directory with nothing in it but the node.
+    pub fn empty(node: Node) -> Directory {
+        Directory {
+            node,
+            listen: Vec::new(),
+            media: MediaPolicy { relay: Relay::Always, timeout: Duration::from_secs(60) },
+            recording: Recording::None,
+            short_ring: Duration::from_secs(8),
+            default_caller_id: None,
+            trunks: Vec::new(),
+            numbers: Vec::new(),
+            extensions: Vec::new(),
+            queues: Vec::new(),
+            branches: Vec::new(),
+            routes: Vec::new(),
+            dial: Dial::default(),
+            not_yet: Vec::new(),
+            index: Index { extension: map(), number: map(), trunk: map(), queue: map() },
+        }
+    }
+
+    /// Completes a directory: builds the indexes over its lists. To be called after any change of a list.
+    pub fn indexed(mut self) -> Directory {
+        let mut index = Index { extension: map(), number: map(), trunk: map(), queue: map() };
+        index.extension.extend(self.extensions.iter().enumerate().map(|(i, e)| (e.number.clone(), i)));
+        index.number.extend(self.numbers.iter().enumerate().map(|(i, n)| (n.e164, i)));
+        index.trunk.extend(self.trunks.iter().enumerate().map(|(i, t)| (t.name.clone(), i)));
+        index.queue.extend(self.queues.iter().enumerate().map(|(i, q)| (q.name.clone(), i)));
+        self.index = index;
+        self
+    }
+
+    /// The extension with this number.
+    pub fn extension(&self, number: &str) -> Option<&Extension> {
+        self.index.extension.get(number).map(|&i| &self.extensions[i])
+    }
+
+    /// The number of ours.
+    pub fn number(&self, e164: E164) -> Option<&Number> {
+        self.index.number.get(&e164).map(|&i| &self.numbers[i])
+    }
+
+    /// The trunk with this name.
+    pub fn trunk(&self, name: &str) -> Option<&Trunk> {
+        self.index.trunk.get(name).map(|&i| &self.trunks[i])
+    }
+
+    /// The queue with this name.
+    pub fn queue(&self, name: &str) -> Option<&Queue> {
+        self.index.queue.get(name).map(|&i| &self.queues[i])
+    }
+
+    /// The branch with this name.
+    pub fn branch(&self, name: &str) -> Option<&Branch> {
+        self.branches.iter().find(|b| &*b.name == name)
+    }
+}
+
+/// `[node]`.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Our name, e.g. `ekb-1`.
+    pub name: Label,
+    /// Domains that are ours; the first is the digest realm. The IP hosts of `listen` are ours besides.
+    pub domains: Vec<Label>,
+    /// Challenges, in this order.
+    pub digest: Vec<Algorithm>,
+    /// ISO 3166-1 country whose national numbering plan applies, e.g. `RU`.
+    pub country: Label,
+    /// IANA zone.
+    pub timezone: Label,
+}
+
+/// `[[listen]]`.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Transport.
+    pub transport: Transport,
+    /// Socket address to bind.
+    pub bind: SocketAddr,
+    /// Address for Via, Contact and SDP, when behind NAT.
+    pub advertise: Option<IpAddr>,
+}
+
+/// `[media]` as far as the core decides by it.
+#[derive(Clone, Copy, Debug)]
+pub struct MediaPolicy {
+    /// Whether media passes through us.
+    pub relay: Relay,
+    /// Silence of a leg that ought to send, which ends the call; zero: never.
+    pub timeout: Duration,
+}
+
+/// `[media] relay`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relay {
+    /// Every stream through our ports.
+    Always,
+    /// SDP passes untouched.
+    Never,
+}
+
+/// `[recording] mode` and `record = …`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recording {
+    /// Every call, from the answer.
+    All,
+    /// Only when somebody asks.
+    OnDemand,
+    /// Nothing.
+    None,
+}
+
+/// `[[trunk]]`.
+#[derive(Clone, Debug)]
+pub struct Trunk {
+    /// Name.
+    pub name: Label,
+    /// SIP URIs, tried in order: `sip:host[:port][;transport=tcp]`.
+    pub uris: Vec<Label>,
+    /// Sources of its calls.
+    pub allow_from: Vec<Cidr>,
+    /// Digest user, for outgoing calls and REGISTER.
+    pub username: Option<Label>,
+    /// Digest password.
+    pub password: Option<Secret>,
+    /// Whether we register there.
+    pub register: bool,
+    /// Calls at once; 0: no limit.
+    pub max_calls: u32,
+    /// How numbers are written towards it.
+    pub number_format: NumberFormat,
+    /// Where the shown number stands.
+    pub caller_id: CallerIdForm,
+    /// Whether P-Asserted-Identity of its calls is believed.
+    pub trust_identity: bool,
+    /// Header in which it puts the number called, besides the request-URI and To.
+    pub did_header: Option<Label>,
+    /// Whether numbers of other trunks may be shown on it.
+    pub foreign_numbers: bool,
+}
+
+/// A password; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Label);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// `number_format`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NumberFormat {
+    /// `+79131234567`.
+    E164,
+    /// `79131234567`.
+    International,
+    /// `89131234567` (numbers of other countries: `810…` in Russia).
+    National,
+}
+
+/// `caller_id` of a trunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallerIdForm {
+    /// In From.
+    From,
+    /// In P-Asserted-Identity (RFC 3325) and From.
+    PAssertedIdentity,
+    /// In Remote-Party-ID and From.
+    RemotePartyId,
+}
+
+/// A block of addresses. IPv4 addresses mapped into IPv6 count as IPv4.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cidr {
+    /// Any address of the block.
+    pub address: IpAddr,
+    /// Leading bits that decide.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` lies in the block.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.address.to_canonical(), ip.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                let bits = u32::from(self.prefix.min(32));
+                bits == 0 || (u32::from(a) ^ u32::from(b)) >> (32 - bits) == 0
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                let bits = u32::from(self.prefix.min(128));
+                bits == 0 || (u128::from(a) ^ u128::from(b)) >> (128 - bits) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+/// `[[number]]`: a number of ours.
+#[derive(Clone, Debug)]
+pub struct Number {
+    /// The number.
+    pub e164: E164,
+    /// The trunk that owns it.
+    pub trunk: Label,
+    /// ISO 3166-2 region.
+    pub region: Option<Label>,
+    /// Branch.
+    pub branch: Option<Label>,
+    /// Shown to people.
+    pub label: Option<Label>,
+    /// Campaign, for records.
+    pub campaign: Option<Label>,
+    /// Channel, for records.
+    pub channel: Option<Label>,
+    /// Brand flag, for records.
+    pub brand: bool,
+    /// Whether it may be shown as caller ID.
+    pub show: bool,
+}
+
+/// `[[extension]]`.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    /// What is dialled to reach it; its SIP user and address of record.
+    pub number: Label,
+    /// Person or place.
+    pub name: Label,
+    /// SIP password.
+    pub password: Secret,
+    /// Branch.
+    pub branch: Option<Label>,
+    /// Groups.
+    pub groups: Vec<Label>,
+    /// What it may dial.
+    pub outbound: Class,
+    /// Calls at once; a queue or group rings it only when it is free.
+    pub max_calls: u32,
+    /// A loudspeaker phone: never in a queue, never forwarded.
+    pub paging: bool,
+    /// Whether its calls are recorded, if it says so.
+    pub record: Option<Recording>,
+}
+
+/// `outbound`: class of service.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// Extensions only.
+    Internal,
+    /// Numbers with the area code of a number of the own branch.
+    Local,
+    /// The own country.
+    National,
+    /// Anywhere.
+    International,
+}
+
+/// `[[queue]]`.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// Name; also a SIP user.
+    pub name: Label,
+    /// A number that reaches it.
+    pub number: Option<Label>,
+    /// Agents: extension numbers in order, resolved from `agents`.
+    pub agents: Vec<Label>,
+    /// Strategy; only ring-all is in force.
+    pub strategy: Strategy,
+    /// How long a round rings.
+    pub ring: Duration,
+    /// How long a caller waits before the overflow.
+    pub wait: Option<Duration>,
+    /// Where callers go then.
+    pub overflow: Vec<Step>,
+    /// Whether its calls are recorded, if it says so.
+    pub record: Option<Recording>,
+}
+
+/// `strategy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strategy {
+    /// Everybody at once.
+    RingAll,
+    /// The first in order who is free (not yet in force: rings all).
+    FirstFree,
+    /// Who has been idle longest (not yet in force: rings all).
+    LongestIdle,
+    /// In turn (not yet in force: rings all).
+    RoundRobin,
+}
+
+/// `[[branch]]`.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// Name.
+    pub name: Label,
+    /// ISO 3166-2 region.
+    pub region: Option<Label>,
+    /// IANA zone.
+    pub timezone: Option<Label>,
+    /// Number its people show, if it says so.
+    pub caller_id: Option<E164>,
+    /// Where its calls go.
+    pub to: Vec<Step>,
+}
+
+/// `[[route]]`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Name.
+    pub name: Label,
+    /// When it holds.
+    pub when: When,
+    /// Steps, in order.
+    pub to: Vec<Step>,
+    /// Whether its calls are recorded, if it says so.
+    pub record: Option<Recording>,
+}
+
+/// `when` of a route, as far as it is in force.
+#[derive(Clone, Default, Debug)]
+pub struct When {
+    /// Any of these numbers was called; empty: any number.
+    pub number: Vec<E164>,
+    /// The call came by any of these trunks; empty: any.
+    pub trunk: Vec<Label>,
+    /// Keys that this version cannot answer: the route never matches, and the trail says so.
+    pub not_yet: Vec<Label>,
+}
+
+/// A step of a route.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Where.
+    pub target: Target,
+    /// How long it rings.
+    pub ring: Option<Duration>,
+    /// Whether calls answered there are recorded, if it says so.
+    pub record: Option<Recording>,
+}
+
+/// A target. What a later version does is `NotYet`, in the operator's own words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// `extension:121`.
+    Extension(Label),
+    /// `queue:sales`.
+    Queue(Label),
+    /// `number:+7912…`, out through a trunk.
+    Number(E164),
+    /// `reject:486`.
+    Reject(u16),
+    /// Valid, but not in force: skipped.
+    NotYet(Label),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Extension(n) => write!(f, "extension:{n}"),
+            Target::Queue(n) => write!(f, "queue:{n}"),
+            Target::Number(n) => write!(f, "number:{n}"),
+            Target::Reject(n) => write!(f, "reject:{n}"),
+            Target::NotYet(words) => f.write_str(words),
+        }
+    }
+}
+
+/// `[dial]`.
+#[derive(Clone, Default, Debug)]
+pub struct Dial {
+    /// Patterns of outside numbers: digits, `+`, `X` for any digit, a final `.` for one or more.
+    pub outside: Vec<Label>,
+    /// Emergency numbers.
+    pub emergency: Vec<Label>,
+    /// Codes that this version does not know yet (`*72`, …).
+    pub codes: Vec<Label>,
+}

@@ -1,0 +1,3 @@
+//! stub
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Algorithm { Md5, Sha256 }
