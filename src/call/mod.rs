@@ -1,3 +1,4 @@
 //! A call and what remains of it.
 
+pub mod journey;
 pub mod record;

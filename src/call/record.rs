@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Rng, Wall};
+use crate::policy::Why;
 
 /// Version of the record's shape, its field `v`.
 pub const VERSION: u32 = 1;
@@ -294,15 +295,6 @@ pub struct RecordingEntry {
     /// When the file was deleted for its age.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Wall>,
-}
-
-/// One reason of a decision.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Why {
-    /// What decided, e.g. `route "suppliers"`.
-    pub rule: String,
-    /// Why it did or did not.
-    pub because: String,
 }
 
 #[cfg(test)]

@@ -318,6 +318,17 @@ pub enum Class {
     International,
 }
 
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Class::Internal => "internal",
+            Class::Local => "local",
+            Class::National => "national",
+            Class::International => "international",
+        })
+    }
+}
+
 /// `[[queue]]`.
 #[derive(Clone, Debug)]
 pub struct Queue {
@@ -411,6 +422,8 @@ pub enum Target {
     Queue(Label),
     /// `number:+7912…`, out through a trunk.
     Number(E164),
+    /// An emergency number that a phone dialled, sent as it is.
+    Emergency(Label),
     /// `reject:486`.
     Reject(u16),
     /// Valid, but not in force: skipped.
@@ -423,6 +436,7 @@ impl fmt::Display for Target {
             Target::Extension(n) => write!(f, "extension:{n}"),
             Target::Queue(n) => write!(f, "queue:{n}"),
             Target::Number(n) => write!(f, "number:{n}"),
+            Target::Emergency(n) => write!(f, "emergency:{n}"),
             Target::Reject(n) => write!(f, "reject:{n}"),
             Target::NotYet(words) => f.write_str(words),
         }

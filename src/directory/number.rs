@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::NumberFormat;
+
 /// A number in E.164 form: 7 to 15 digits behind a `+` (ITU-T E.164: at most 15).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct E164(u64);
@@ -52,6 +54,15 @@ impl E164 {
             ("RU" | "KZ", Some(rest)) if rest.len() == 10 => format!("8{rest}"),
             ("RU" | "KZ", _) => format!("810{digits}"),
             _ => self.to_string(),
+        }
+    }
+
+    /// The number as a trunk wants it written.
+    pub fn written(self, format: NumberFormat, country: &str) -> String {
+        match format {
+            NumberFormat::E164 => self.to_string(),
+            NumberFormat::International => self.digits(),
+            NumberFormat::National => self.national(country),
         }
     }
 

@@ -1,1 +1,127 @@
-//! policy
+//! Who is rung, and why: pure decisions over what the operator configured and what is so at this moment.
+//!
+//! [`plan()`] is asked once a call and names the stages that the call goes through. [`fork()`] is asked when a stage begins,
+//! because who is free may have changed since, and names the branches to ring. Both give their reasons ([`Why`]), and the
+//! call's record keeps them. Nothing here waits, takes a permit, or sends.
+//!
+//! In force: routes by number and trunk, extensions, ring-all queues, outside numbers, classes of service.
+
+mod fork;
+mod rule;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::directory::{Directory, E164, Label, Recording, Target};
+
+pub use fork::{Branch, Fork, fork};
+pub use rule::plan;
+
+/// One reason of a decision.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Why {
+    /// What decided, e.g. `route "suppliers"`.
+    pub rule: String,
+    /// Why it did or did not.
+    pub because: String,
+}
+
+impl Why {
+    /// A reason.
+    pub fn new(rule: impl Into<String>, because: impl Into<String>) -> Why {
+        Why { rule: rule.into(), because: because.into() }
+    }
+}
+
+/// Who asks for what.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// A carrier's call for a number of ours.
+    In {
+        /// By which trunk.
+        trunk: Label,
+        /// For which number.
+        number: E164,
+    },
+    /// A phone dialled something.
+    Dialled {
+        /// Whose phone.
+        extension: Label,
+        /// What was dialled, as it stood in the request.
+        text: String,
+    },
+}
+
+/// What is so at this moment, as far as a decision may ask.
+pub trait Live {
+    /// How many places the extension's phones are registered at.
+    fn bindings(&self, extension: &str) -> usize;
+    /// In how many calls the extension is, ringing included.
+    fn calls(&self, extension: &str) -> u32;
+    /// Whether the trunk takes calls.
+    fn trunk_up(&self, trunk: &str) -> bool;
+    /// How many calls the trunk carries.
+    fn trunk_calls(&self, trunk: &str) -> u32;
+}
+
+/// What kind of call it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// From a trunk, or a phone that dialled a number of ours.
+    In,
+    /// Out through a trunk.
+    Out,
+    /// Between phones.
+    Internal,
+}
+
+/// What a call goes through.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// Kind.
+    pub kind: Kind,
+    /// The route that decided, for incoming calls.
+    pub route: Option<Label>,
+    /// Stages, in order.
+    pub stages: Vec<Stage>,
+    /// The final answer when there is no stage at all.
+    pub refuse: Option<Refuse>,
+    /// Whether the call is recorded, unless a stage says otherwise.
+    pub record: bool,
+    /// The trail.
+    pub why: Vec<Why>,
+}
+
+/// A refusal in SIP's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refuse {
+    /// Status.
+    pub status: u16,
+    /// Reason phrase.
+    pub phrase: &'static str,
+}
+
+/// One stage: a target and its patience.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stage {
+    /// Where.
+    pub target: Target,
+    /// How long a round rings.
+    pub ring: Duration,
+    /// How long rounds are repeated; zero: one round.
+    pub wait: Duration,
+    /// Whether calls answered here are recorded, if it says so.
+    pub record: Option<bool>,
+}
+
+/// How long a step rings that does not say.
+pub const RING: Duration = Duration::from_secs(30);
+/// How long a phone rings that was dialled by a colleague, and an outside number.
+pub const RING_DIALLED: Duration = Duration::from_secs(180);
+/// Stages that one call goes through at most.
+pub const MAX_STAGES: usize = 64;
+
+fn recorded(directory: &Directory, own: Option<Recording>) -> bool {
+    own.unwrap_or(directory.recording) == Recording::All
+}
