@@ -1,0 +1,355 @@
+//! Names of methods and headers (RFC 3261 section 20 and the extensions in the IANA registry). Looked up without allocation or
+//! hashing by the process; unknown ones stay text in the message.
+
+/// A method. What is not listed is [`Method::Other`]; its text stays in the message.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    /// RFC 3261.
+    Invite,
+    /// RFC 3261.
+    Ack,
+    /// RFC 3261.
+    Bye,
+    /// RFC 3261.
+    Cancel,
+    /// RFC 3261.
+    Register,
+    /// RFC 3261.
+    Options,
+    /// RFC 6086.
+    Info,
+    /// RFC 3311.
+    Update,
+    /// RFC 3262.
+    Prack,
+    /// RFC 6665.
+    Subscribe,
+    /// RFC 6665.
+    Notify,
+    /// RFC 3515.
+    Refer,
+    /// RFC 3428.
+    Message,
+    /// RFC 3903.
+    Publish,
+    /// Any other token.
+    Other,
+}
+
+impl Method {
+    /// All known ones.
+    pub const ALL: [Method; 14] = [
+        Method::Invite,
+        Method::Ack,
+        Method::Bye,
+        Method::Cancel,
+        Method::Register,
+        Method::Options,
+        Method::Info,
+        Method::Update,
+        Method::Prack,
+        Method::Subscribe,
+        Method::Notify,
+        Method::Refer,
+        Method::Message,
+        Method::Publish,
+    ];
+
+    /// Methods are case-sensitive (RFC 3261 7.1).
+    #[inline]
+    pub fn from_bytes(text: &[u8]) -> Method {
+        match text {
+            b"INVITE" => Method::Invite,
+            b"ACK" => Method::Ack,
+            b"BYE" => Method::Bye,
+            b"CANCEL" => Method::Cancel,
+            b"REGISTER" => Method::Register,
+            b"OPTIONS" => Method::Options,
+            b"INFO" => Method::Info,
+            b"UPDATE" => Method::Update,
+            b"PRACK" => Method::Prack,
+            b"SUBSCRIBE" => Method::Subscribe,
+            b"NOTIFY" => Method::Notify,
+            b"REFER" => Method::Refer,
+            b"MESSAGE" => Method::Message,
+            b"PUBLISH" => Method::Publish,
+            _ => Method::Other,
+        }
+    }
+
+    /// As on the wire; of [`Method::Other`] only the word `OTHER` (the message knows its text).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Invite => "INVITE",
+            Method::Ack => "ACK",
+            Method::Bye => "BYE",
+            Method::Cancel => "CANCEL",
+            Method::Register => "REGISTER",
+            Method::Options => "OPTIONS",
+            Method::Info => "INFO",
+            Method::Update => "UPDATE",
+            Method::Prack => "PRACK",
+            Method::Subscribe => "SUBSCRIBE",
+            Method::Notify => "NOTIFY",
+            Method::Refer => "REFER",
+            Method::Message => "MESSAGE",
+            Method::Publish => "PUBLISH",
+            Method::Other => "OTHER",
+        }
+    }
+}
+
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+macro_rules! names {
+    ($($name:ident $text:literal $(or $compact:literal)?),* $(,)?) => {
+        /// A header's name. What is not listed is [`Name::Other`]; its text stays in the message.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Name {
+            $(#[doc = concat!("`", $text, "`")] $name,)*
+            /// Any other name.
+            Other,
+        }
+
+        impl Name {
+            /// All known ones.
+            pub const ALL: &'static [Name] = &[$(Name::$name),*];
+
+            /// The canonical spelling; of [`Name::Other`] the empty text.
+            #[inline]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Name::$name => $text,)* Name::Other => "" }
+            }
+        }
+
+        /// Every spelling: long forms in the order of the enum, then compact ones.
+        const SPELLINGS: &[(&str, Name)] = &[$(($text, Name::$name),)* $($(($compact, Name::$name),)?)*];
+    };
+}
+
+names! {
+    Via "Via" or "v",
+    From "From" or "f",
+    To "To" or "t",
+    CallId "Call-ID" or "i",
+    CSeq "CSeq",
+    Contact "Contact" or "m",
+    MaxForwards "Max-Forwards",
+    Route "Route",
+    RecordRoute "Record-Route",
+    ContentType "Content-Type" or "c",
+    ContentLength "Content-Length" or "l",
+    ContentEncoding "Content-Encoding" or "e",
+    ContentDisposition "Content-Disposition",
+    ContentLanguage "Content-Language",
+    ContentId "Content-ID",
+    MimeVersion "MIME-Version",
+    Expires "Expires",
+    MinExpires "Min-Expires",
+    Authorization "Authorization",
+    ProxyAuthorization "Proxy-Authorization",
+    WwwAuthenticate "WWW-Authenticate",
+    ProxyAuthenticate "Proxy-Authenticate",
+    AuthenticationInfo "Authentication-Info",
+    Require "Require",
+    ProxyRequire "Proxy-Require",
+    Supported "Supported" or "k",
+    Unsupported "Unsupported",
+    Allow "Allow",
+    AllowEvents "Allow-Events" or "u",
+    Accept "Accept",
+    AcceptEncoding "Accept-Encoding",
+    AcceptLanguage "Accept-Language",
+    AcceptContact "Accept-Contact" or "a",
+    RejectContact "Reject-Contact" or "j",
+    RequestDisposition "Request-Disposition" or "d",
+    UserAgent "User-Agent",
+    Server "Server",
+    Reason "Reason",
+    SessionExpires "Session-Expires" or "x",
+    MinSe "Min-SE",
+    PAssertedIdentity "P-Asserted-Identity",
+    PPreferredIdentity "P-Preferred-Identity",
+    PCalledPartyId "P-Called-Party-ID",
+    PAccessNetworkInfo "P-Access-Network-Info",
+    PChargingVector "P-Charging-Vector",
+    PEarlyMedia "P-Early-Media",
+    RemotePartyId "Remote-Party-ID",
+    Privacy "Privacy",
+    Identity "Identity" or "y",
+    IdentityInfo "Identity-Info" or "n",
+    Diversion "Diversion",
+    HistoryInfo "History-Info",
+    AlertInfo "Alert-Info",
+    CallInfo "Call-Info",
+    ErrorInfo "Error-Info",
+    ReferTo "Refer-To" or "r",
+    ReferredBy "Referred-By" or "b",
+    ReferSub "Refer-Sub",
+    Replaces "Replaces",
+    Join "Join",
+    TargetDialog "Target-Dialog",
+    RSeq "RSeq",
+    RAck "RAck",
+    Event "Event" or "o",
+    SubscriptionState "Subscription-State",
+    SipEtag "SIP-ETag",
+    SipIfMatch "SIP-If-Match",
+    Path "Path",
+    ServiceRoute "Service-Route",
+    RetryAfter "Retry-After",
+    Warning "Warning",
+    Date "Date",
+    Timestamp "Timestamp",
+    Subject "Subject" or "s",
+    Organization "Organization",
+    Priority "Priority",
+    InReplyTo "In-Reply-To",
+    ReplyTo "Reply-To",
+    AnswerMode "Answer-Mode",
+    PrivAnswerMode "Priv-Answer-Mode",
+    UserToUser "User-to-User",
+    SessionId "Session-ID",
+    FlowTimer "Flow-Timer",
+    SecurityClient "Security-Client",
+    SecurityServer "Security-Server",
+    SecurityVerify "Security-Verify",
+}
+
+/// Slots of the look-up table: a power of two well above the number of spellings, so that probing is short.
+const SLOTS: usize = 512;
+
+/// For each slot the index into [`SPELLINGS`] plus one; 0 is empty.
+static TABLE: [u8; SLOTS] = table();
+
+const fn slot(len: usize, first: u8, middle: u8, last: u8) -> usize {
+    let (f, m, l) = ((first | 0x20) as usize, (middle | 0x20) as usize, (last | 0x20) as usize);
+    (len * 37 + f * 59 + m * 7 + l * 131) % SLOTS
+}
+
+const fn table() -> [u8; SLOTS] {
+    let mut table = [0u8; SLOTS];
+    let mut i = 0;
+    while i < SPELLINGS.len() {
+        let text = SPELLINGS[i].0.as_bytes();
+        let mut at = slot(text.len(), text[0], text[text.len() / 2], text[text.len() - 1]);
+        while table[at] != 0 {
+            at = (at + 1) % SLOTS;
+        }
+        table[at] = i as u8 + 1;
+        i += 1;
+    }
+    table
+}
+
+impl Name {
+    /// The longest known spelling, in bytes.
+    const LONGEST: usize = 24;
+
+    /// Looks a name up, long or compact, in any case.
+    #[inline]
+    pub fn from_bytes(text: &[u8]) -> Name {
+        let len = text.len();
+        if len == 0 || len > Self::LONGEST {
+            return Name::Other;
+        }
+        let mut at = slot(len, text[0], text[len / 2], text[len - 1]);
+        loop {
+            let index = TABLE[at] as usize;
+            if index == 0 {
+                return Name::Other;
+            }
+            let (spelling, name) = SPELLINGS[index - 1];
+            if spelling.len() == len && (spelling.as_bytes() == text || spelling.as_bytes().eq_ignore_ascii_case(text)) {
+                return name;
+            }
+            at = (at + 1) % SLOTS;
+        }
+    }
+
+    /// Its bit in a message's set of names present; names share bits.
+    #[inline]
+    pub(super) const fn bit(self) -> u64 {
+        1 << (self as u8 & 63)
+    }
+
+    /// Whether values of this header may stand in one line, separated by commas (RFC 3261 7.3.1).
+    pub const fn is_list(self) -> bool {
+        matches!(
+            self,
+            Name::Via
+                | Name::Contact
+                | Name::Route
+                | Name::RecordRoute
+                | Name::Path
+                | Name::ServiceRoute
+                | Name::Require
+                | Name::ProxyRequire
+                | Name::Supported
+                | Name::Unsupported
+                | Name::Allow
+                | Name::AllowEvents
+                | Name::Accept
+                | Name::AcceptEncoding
+                | Name::AcceptLanguage
+                | Name::AcceptContact
+                | Name::RejectContact
+                | Name::RequestDisposition
+                | Name::ContentEncoding
+                | Name::ContentLanguage
+                | Name::Reason
+                | Name::PAssertedIdentity
+                | Name::PPreferredIdentity
+                | Name::RemotePartyId
+                | Name::Diversion
+                | Name::HistoryInfo
+                | Name::AlertInfo
+                | Name::CallInfo
+                | Name::ErrorInfo
+                | Name::Warning
+                | Name::InReplyTo
+                | Name::SecurityClient
+                | Name::SecurityServer
+                | Name::SecurityVerify
+        )
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_is_found_in_any_case() {
+        for (text, name) in SPELLINGS {
+            assert_eq!(Name::from_bytes(text.as_bytes()), *name, "{text}");
+            assert_eq!(Name::from_bytes(text.to_ascii_lowercase().as_bytes()), *name, "{text}");
+            assert_eq!(Name::from_bytes(text.to_ascii_uppercase().as_bytes()), *name, "{text}");
+        }
+        for text in ["", "q", "Viaa", "C%6Fntact", "Call_ID", "X-Custom", "Content-Lengthh"] {
+            assert_eq!(Name::from_bytes(text.as_bytes()), Name::Other, "{text}");
+        }
+        assert!(SPELLINGS.iter().all(|s| s.0.len() <= Name::LONGEST) && SPELLINGS.len() < 255);
+    }
+
+    #[test]
+    fn methods_go_both_ways() {
+        for m in Method::ALL {
+            assert_eq!(Method::from_bytes(m.as_str().as_bytes()), m);
+        }
+        assert_eq!(Method::from_bytes(b"invite"), Method::Other);
+        assert_eq!(Method::from_bytes(b"RE%47IST%45R"), Method::Other);
+    }
+}

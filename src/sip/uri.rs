@@ -1,0 +1,621 @@
+//! Addresses: URIs (RFC 3261 19.1, tel: RFC 3966), name-addr with its parameters (20.10), Via values (20.42). Views into the message's
+//! bytes; nothing is copied, and what cannot be mistaken for structure is tolerated. No comparison rules (the registrar has them).
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::chars::{self, all, is, quoted_end, run, skip, trim};
+use super::transport::Transport;
+
+/// A value that does not follow its grammar; the text says which part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Bad(pub &'static str);
+
+/// A URI's scheme.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Scheme {
+    /// `sip:`
+    Sip,
+    /// `sips:`
+    Sips,
+    /// `tel:` (RFC 3966)
+    Tel,
+    /// Anything else that looks like a scheme.
+    Other,
+}
+
+/// A URI, checked and taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Uri<'a> {
+    /// The whole URI as written.
+    pub raw: &'a str,
+    /// Its scheme.
+    pub scheme: Scheme,
+    /// The user part, still escaped; of `tel:` the number.
+    pub user: Option<&'a str>,
+    /// What stands behind the user's colon.
+    pub password: Option<&'a str>,
+    /// Host name or address, without the brackets of IPv6; empty where the scheme has none.
+    pub host: &'a str,
+    /// The port, when one is named.
+    pub port: Option<u16>,
+    /// The URI's own parameters.
+    pub params: Params<'a>,
+    /// What stands behind `?`, still escaped.
+    pub headers: Option<&'a str>,
+}
+
+impl<'a> Uri<'a> {
+    /// Reads a URI that fills the whole text.
+    pub fn parse(raw: &'a str) -> Result<Uri<'a>, Bad> {
+        let b = raw.as_bytes();
+        match b {
+            [b's' | b'S', b'i' | b'I', b'p' | b'P', b':', ..] => Self::hierarchical(raw, Scheme::Sip, 4),
+            [b's' | b'S', b'i' | b'I', b'p' | b'P', b's' | b'S', b':', ..] => Self::hierarchical(raw, Scheme::Sips, 5),
+            [b't' | b'T', b'e' | b'E', b'l' | b'L', b':', ..] => Self::telephone(raw),
+            _ => Self::opaque(raw),
+        }
+    }
+
+    fn hierarchical(raw: &'a str, scheme: Scheme, start: usize) -> Result<Uri<'a>, Bad> {
+        let b = raw.as_bytes();
+        let mut at = start;
+        let (mut user, mut password) = (None, None);
+        if let Some(n) = memchr::memchr(b'@', &b[start..]) {
+            let end = start + n;
+            let colon = memchr::memchr(b':', &b[start..end]).map(|n| start + n);
+            let name_end = colon.unwrap_or(end);
+            if name_end == start || !escaped(&b[start..name_end], chars::USER) {
+                return Err(Bad("user of URI"));
+            }
+            user = Some(&raw[start..name_end]);
+            if let Some(colon) = colon {
+                if !escaped(&b[colon + 1..end], chars::USER) {
+                    return Err(Bad("password of URI"));
+                }
+                password = Some(&raw[colon + 1..end]);
+            }
+            at = end + 1;
+        }
+        let (host, mut at) = host(raw, at)?;
+        let mut port = None;
+        if b.get(at) == Some(&b':') {
+            let digits = run_digits(&b[at + 1..]);
+            port = Some(port_number(&b[at + 1..at + 1 + digits]).ok_or(Bad("port of URI"))?);
+            at += 1 + digits;
+        }
+        let mut params = Params::NONE;
+        if b.get(at) == Some(&b';') {
+            let end = memchr::memchr(b'?', &b[at..]).map_or(b.len(), |n| at + n);
+            params = Params::of_uri(&b[at..end])?;
+            at = end;
+        }
+        let mut headers = None;
+        if b.get(at) == Some(&b'?') {
+            if at + 1 == b.len() || !b[at + 1..].iter().all(|&c| is(c, chars::PARAM)) {
+                return Err(Bad("headers of URI"));
+            }
+            headers = Some(&raw[at + 1..]);
+            at = b.len();
+        }
+        if at != b.len() {
+            return Err(Bad("host of URI"));
+        }
+        Ok(Uri { raw, scheme, user, password, host, port, params, headers })
+    }
+
+    fn telephone(raw: &'a str) -> Result<Uri<'a>, Bad> {
+        let b = raw.as_bytes();
+        let end = memchr::memchr(b';', b).unwrap_or(b.len());
+        let number = &b[4..end];
+        if number.is_empty() || !number.iter().all(|&c| c.is_ascii_hexdigit() || b"+-.()*#".contains(&c)) {
+            return Err(Bad("number of tel URI"));
+        }
+        let params = Params::of_uri(&b[end..])?;
+        Ok(Uri { raw, scheme: Scheme::Tel, user: Some(&raw[4..end]), password: None, host: "", port: None, params, headers: None })
+    }
+
+    fn opaque(raw: &'a str) -> Result<Uri<'a>, Bad> {
+        let b = raw.as_bytes();
+        let colon = memchr::memchr(b':', b).ok_or(Bad("scheme of URI"))?;
+        let scheme = &b[..colon];
+        if !scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            || !scheme.iter().all(|&c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
+        {
+            return Err(Bad("scheme of URI"));
+        }
+        let rest = &b[colon + 1..];
+        if rest.is_empty() || !rest.iter().all(|&c| is(c, chars::VISIBLE) && !b"<>\"\\^`{|}".contains(&c)) {
+            return Err(Bad("opaque part of URI"));
+        }
+        Ok(Uri {
+            raw,
+            scheme: Scheme::Other,
+            user: None,
+            password: None,
+            host: "",
+            port: None,
+            params: Params::NONE,
+            headers: None,
+        })
+    }
+
+    /// The user part with `%HH` replaced, once; bytes that are no UTF-8 become U+FFFD.
+    pub fn user_decoded(&self) -> Cow<'a, str> {
+        decode(self.user.unwrap_or(""))
+    }
+
+    /// The user part up to its first `;` (a telephone number's parameters stand behind it, RFC 3261 19.1.6), decoded.
+    pub fn user_number(&self) -> Cow<'a, str> {
+        let user = self.user.unwrap_or("");
+        decode(user.split_once(';').map_or(user, |(number, _)| number))
+    }
+
+    /// The host when it is an address. `[2001:db8:::192.0.2.1]` counts as one (RFC 5118 4.10).
+    pub fn ip(&self) -> Option<IpAddr> {
+        address(self.host)
+    }
+
+    /// Whether the scheme is `tel:`.
+    pub fn is_tel(&self) -> bool {
+        self.scheme == Scheme::Tel
+    }
+
+    /// Whether the scheme is `sip:` or `sips:`.
+    pub fn is_sip(&self) -> bool {
+        matches!(self.scheme, Scheme::Sip | Scheme::Sips)
+    }
+
+    /// The `transport` parameter, when it is one of ours.
+    pub fn transport(&self) -> Option<Transport> {
+        Transport::from_token(self.params.get("transport")?)
+    }
+}
+
+impl std::fmt::Display for Uri<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.raw)
+    }
+}
+
+/// Parameters of a URI, an address or a Via: `;name=value;flag`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Params<'a>(&'a [u8]);
+
+impl<'a> Params<'a> {
+    /// No parameters.
+    pub const NONE: Params<'static> = Params(b"");
+
+    /// Reads `;name=value` pairs of a header (quotes, and blanks around `;` and `=`, are fine) that fill the text.
+    pub fn parse(raw: &'a [u8]) -> Result<Params<'a>, Bad> {
+        Self::scan(raw, |_, _| {})
+    }
+
+    /// The same, showing each parameter (value without its quotes) on the way.
+    pub(super) fn scan(raw: &'a [u8], mut each: impl FnMut(&'a [u8], &'a [u8])) -> Result<Params<'a>, Bad> {
+        let mut at = skip(raw, 0);
+        let start = at;
+        while at < raw.len() {
+            if raw[at] != b';' {
+                return Err(Bad("parameter"));
+            }
+            at = skip(raw, at + 1);
+            let name_end = at + run(&raw[at..], chars::TOKEN);
+            if name_end == at {
+                return Err(Bad("name of parameter"));
+            }
+            let name = &raw[at..name_end];
+            at = skip(raw, name_end);
+            let mut value = &raw[..0];
+            if raw.get(at) == Some(&b'=') {
+                at = skip(raw, at + 1);
+                if raw.get(at) == Some(&b'"') {
+                    let end = quoted_end(raw, at).ok_or(Bad("quotes of parameter"))?;
+                    value = &raw[at + 1..end - 1];
+                    at = end;
+                } else {
+                    let end = at + run(&raw[at..], chars::VALUE);
+                    value = &raw[at..end];
+                    at = end;
+                }
+                at = skip(raw, at);
+            }
+            each(name, value);
+        }
+        Ok(Params(&raw[start..]))
+    }
+
+    /// Reads a URI's parameters: no blanks, no quotes.
+    fn of_uri(raw: &'a [u8]) -> Result<Params<'a>, Bad> {
+        let mut at = 0;
+        while at < raw.len() {
+            if raw[at] != b';' {
+                return Err(Bad("parameter of URI"));
+            }
+            let n = run(&raw[at + 1..], chars::PARAM);
+            if n == 0 || raw[at + 1] == b'=' {
+                return Err(Bad("parameter of URI"));
+            }
+            at += 1 + n;
+        }
+        Ok(Params(raw))
+    }
+
+    /// The value of a parameter, without its quotes; a flag gives `""`. Names in any case; the first of several.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.bytes().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).and_then(|(_, v)| std::str::from_utf8(v).ok())
+    }
+
+    /// Whether the parameter is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.bytes().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    /// Every parameter that is UTF-8, in order: name as written, value without its quotes.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        self.bytes().filter_map(|(n, v)| Some((std::str::from_utf8(n).ok()?, std::str::from_utf8(v).ok()?)))
+    }
+
+    /// As written, from the first `;` on.
+    pub fn raw(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> ParamIter<'a> {
+        ParamIter { raw: self.0, at: 0 }
+    }
+}
+
+/// Walks over checked parameters.
+#[derive(Clone)]
+pub(super) struct ParamIter<'a> {
+    raw: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for ParamIter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let raw = self.raw;
+        let start = skip(raw, self.at) + 1; // behind the ';'
+        if start > raw.len() {
+            return None;
+        }
+        let mut at = start;
+        let mut equals = None;
+        while at < raw.len() && raw[at] != b';' {
+            match raw[at] {
+                b'=' if equals.is_none() => equals = Some(at),
+                b'"' => {
+                    at = quoted_end(raw, at).unwrap_or(raw.len());
+                    continue;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        self.at = at;
+        let name = trim(&raw[start..equals.unwrap_or(at)]);
+        let value = trim(equals.map_or(&raw[..0], |e| &raw[e + 1..at]));
+        let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+        Some((name, value))
+    }
+}
+
+/// An address with or without a display name and angle brackets, and its header parameters (From, To, Contact, Route, ...).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NameAddr<'a> {
+    /// The display name as written, quotes included; `None` if there is none or it is not UTF-8 (see [`NameAddr::display_text`]).
+    pub display: Option<&'a str>,
+    /// The display name's bytes as written; may be empty.
+    pub display_raw: &'a [u8],
+    /// The URI: between the brackets, or up to the first `;`.
+    pub uri: Uri<'a>,
+    /// The header's parameters.
+    pub params: Params<'a>,
+}
+
+impl<'a> NameAddr<'a> {
+    /// Reads one address that fills the text.
+    pub fn parse(text: &'a str) -> Result<NameAddr<'a>, Bad> {
+        Self::parse_bytes(text.as_bytes())
+    }
+
+    /// The same from bytes: only the URI has to be UTF-8.
+    pub fn parse_bytes(value: &'a [u8]) -> Result<NameAddr<'a>, Bad> {
+        Self::scan(value, |_, _| {})
+    }
+
+    /// The same, showing each header parameter on the way.
+    pub(super) fn scan(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<NameAddr<'a>, Bad> {
+        let value = trim(value);
+        let open;
+        let display_raw;
+        if value.first() == Some(&b'"') {
+            let end = quoted_end(value, 0).ok_or(Bad("quotes of display name"))?;
+            open = skip(value, end);
+            if value.get(open) != Some(&b'<') {
+                return Err(Bad("address behind display name"));
+            }
+            display_raw = &value[..end];
+        } else {
+            match value.iter().position(|&c| c == b'<' || c == b'"') {
+                Some(at) if value[at] == b'<' && all(&value[..at], chars::DISPLAY) => {
+                    open = at;
+                    display_raw = trim(&value[..at]);
+                }
+                Some(at) if !value[..at].contains(&b';') => return Err(Bad("display name")),
+                _ => return Self::bare(value, each),
+            }
+        }
+        let close = memchr::memchr(b'>', &value[open..]).ok_or(Bad("brackets of address"))? + open;
+        let uri = std::str::from_utf8(&value[open + 1..close]).map_err(|_| Bad("URI is not UTF-8"))?;
+        let uri = Uri::parse(uri)?;
+        let params = Params::scan(&value[close + 1..], each)?;
+        let display =
+            if display_raw.is_empty() { None } else { std::str::from_utf8(display_raw).ok() };
+        Ok(NameAddr { display, display_raw, uri, params })
+    }
+
+    /// An address without brackets: what follows `;` belongs to the header, and `?` and `,` may not occur (RFC 3261 20).
+    fn bare(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<NameAddr<'a>, Bad> {
+        let end = value.iter().position(|&c| c == b';' || chars::blank(c)).unwrap_or(value.len());
+        let uri = std::str::from_utf8(&value[..end]).map_err(|_| Bad("URI is not UTF-8"))?;
+        if uri.bytes().any(|c| c == b'?' || c == b',') {
+            return Err(Bad("address needs brackets"));
+        }
+        let uri = Uri::parse(uri)?;
+        let params = Params::scan(&value[end..], each)?;
+        Ok(NameAddr { display: None, display_raw: &value[..0], uri, params })
+    }
+
+    /// The display name for people: quotes and escapes removed, U+FFFD for what is no UTF-8; empty if there is none.
+    pub fn display_text(&self) -> Cow<'a, str> {
+        match self.display_raw {
+            [b'"', inner @ .., b'"'] => {
+                let text = String::from_utf8_lossy(inner);
+                if text.contains('\\') { Cow::Owned(unescape(&text)) } else { text }
+            }
+            raw => String::from_utf8_lossy(raw),
+        }
+    }
+
+    /// The `tag` parameter.
+    pub fn tag(&self) -> Option<&'a str> {
+        self.params.get("tag").filter(|t| !t.is_empty())
+    }
+}
+
+/// One Via value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Via<'a> {
+    /// The transport as written: `UDP`, or one that we do not know.
+    pub transport: &'a str,
+    /// The host of sent-by, without the brackets of IPv6.
+    pub host: &'a str,
+    /// The port of sent-by, when one is named.
+    pub port: Option<u16>,
+    /// Its parameters.
+    pub params: Params<'a>,
+}
+
+impl<'a> Via<'a> {
+    /// Reads one Via value that fills the text.
+    pub fn parse(text: &'a str) -> Result<Via<'a>, Bad> {
+        Self::scan(text.as_bytes(), |_, _| {}).map(|(via, _)| via)
+    }
+
+    /// The same from bytes, showing each parameter on the way; also gives where the parameters begin.
+    pub(super) fn scan(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<(Via<'a>, usize), Bad> {
+        let mut at = match value {
+            [b'S', b'I', b'P', b'/', b'2', b'.', b'0', b'/', ..] => 8,
+            _ => Self::protocol(value).ok_or(Bad("protocol of Via"))?,
+        };
+        let n = run(&value[at..], chars::TOKEN);
+        let after = skip(value, at + n);
+        if n == 0 || after == at + n {
+            return Err(Bad("transport of Via"));
+        }
+        let transport = ascii(&value[at..at + n])?;
+        let end = memchr::memchr(b';', &value[after..]).map_or(value.len(), |n| after + n);
+        let sent_by = ascii(&value[..end])?;
+        let (host, next) = host(sent_by, after).map_err(|_| Bad("host of Via"))?;
+        at = skip(value, next);
+        let mut port = None;
+        if value.get(at) == Some(&b':') {
+            at = skip(value, at + 1);
+            let digits = run_digits(&value[at..]);
+            port = Some(port_number(&value[at..at + digits]).ok_or(Bad("port of Via"))?);
+            at += digits;
+        }
+        let params = Params::scan(&value[at..], each)?;
+        Ok((Via { transport, host, port, params }, at))
+    }
+
+    /// `SIP / 2.0 /` in its long-winded spellings; gives where the transport begins.
+    fn protocol(value: &[u8]) -> Option<usize> {
+        let at = skip(value, 0);
+        let name = value.get(at..at + 3)?;
+        let slash = skip(value, at + 3);
+        let version = skip(value, slash + 1);
+        let digits = value.get(version..version + 3)?;
+        let second = skip(value, version + 3);
+        let good = name.eq_ignore_ascii_case(b"SIP")
+            && value.get(slash) == Some(&b'/')
+            && digits == b"2.0"
+            && value.get(second) == Some(&b'/');
+        good.then(|| skip(value, second + 1))
+    }
+
+    /// The `branch` parameter.
+    pub fn branch(&self) -> Option<&'a str> {
+        self.params.get("branch").filter(|b| !b.is_empty())
+    }
+
+    /// The `rport` parameter (RFC 3581): `Some(None)` asks for it, `Some(Some(port))` has it filled in.
+    pub fn rport(&self) -> Option<Option<u16>> {
+        self.params.get("rport").map(|p| p.parse().ok())
+    }
+
+    /// The `received` parameter, with or without brackets (RFC 5118 4.5).
+    pub fn received(&self) -> Option<IpAddr> {
+        let text = self.params.get("received")?;
+        address(text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text))
+    }
+}
+
+/// Splits a comma list; quotes and angle brackets protect commas. Empty elements are left out.
+pub(super) fn list(value: &[u8]) -> List<'_> {
+    List { rest: value }
+}
+
+/// See [`list`].
+#[derive(Clone)]
+pub(super) struct List<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for List<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while !self.rest.is_empty() {
+            let end = element_end(self.rest);
+            let element = trim(&self.rest[..end]);
+            self.rest = self.rest.get(end + 1..).unwrap_or(&[]);
+            if !element.is_empty() {
+                return Some(element);
+            }
+        }
+        None
+    }
+}
+
+/// Where the first element of a comma list ends.
+#[inline]
+pub(super) fn element_end(value: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        match memchr::memchr3(b',', b'"', b'<', &value[at..]).map(|n| at + n) {
+            None => return value.len(),
+            Some(n) if value[n] == b',' => return n,
+            Some(n) if value[n] == b'"' => match quoted_end(value, n) {
+                Some(end) => at = end,
+                None => return value.len(),
+            },
+            Some(n) => match memchr::memchr(b'>', &value[n..]) {
+                Some(end) => at = n + end + 1,
+                None => return value.len(),
+            },
+        }
+    }
+}
+
+/// A host at `at`: its text without brackets, and where it ends.
+#[inline]
+fn host(raw: &str, at: usize) -> Result<(&str, usize), Bad> {
+    let b = raw.as_bytes();
+    if b.get(at) == Some(&b'[') {
+        let n = run(&b[at + 1..], chars::IPV6);
+        let end = at + 1 + n;
+        if n < 2 || n > 47 || b.get(end) != Some(&b']') || !b[at + 1..end].contains(&b':') {
+            return Err(Bad("IPv6 reference"));
+        }
+        return Ok((&raw[at + 1..end], end + 1));
+    }
+    let n = run(b.get(at..).unwrap_or(&[]), chars::HOST);
+    if n == 0 || n > 255 || b[at] == b'.' || b[at] == b'-' {
+        return Err(Bad("host"));
+    }
+    Ok((&raw[at..at + n], at + n))
+}
+
+#[inline]
+fn run_digits(bytes: &[u8]) -> usize {
+    bytes.iter().position(|c| !c.is_ascii_digit()).unwrap_or(bytes.len())
+}
+
+#[inline]
+fn port_number(digits: &[u8]) -> Option<u16> {
+    if digits.len() > 5 {
+        return None;
+    }
+    chars::number(digits, u64::from(u16::MAX)).map(|n| n as u16)
+}
+
+/// Text of an address; an IPv6 address with the three colons of RFC 3261's grammar is one too.
+fn address(text: &str) -> Option<IpAddr> {
+    if !text.contains(':') {
+        return text.parse::<Ipv4Addr>().ok().map(IpAddr::V4);
+    }
+    let v6 = text.parse::<Ipv6Addr>().or_else(|_| text.replacen(":::", "::", 1).parse()).ok()?;
+    Some(IpAddr::V6(v6))
+}
+
+#[inline]
+fn ascii(bytes: &[u8]) -> Result<&str, Bad> {
+    std::str::from_utf8(bytes).map_err(|_| Bad("not UTF-8"))
+}
+
+/// Whether every byte is of the class or part of `%HH`.
+#[inline]
+fn escaped(bytes: &[u8], class: u8) -> bool {
+    if all(bytes, class) {
+        return true;
+    }
+    let mut at = 0;
+    while at < bytes.len() {
+        if is(bytes[at], class) {
+            at += 1;
+        } else if let Some([b'%', a, b]) = bytes.get(at..at + 3)
+            && a.is_ascii_hexdigit()
+            && b.is_ascii_hexdigit()
+        {
+            at += 3;
+        } else {
+            return false;
+        }
+    }
+    true
+}
+
+/// Replaces `%HH` once.
+pub(super) fn decode(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let b = text.as_bytes();
+    let hex = |c: u8| (c as char).to_digit(16);
+    let mut out = Vec::with_capacity(b.len());
+    let mut at = 0;
+    while at < b.len() {
+        if b[at] == b'%'
+            && at + 2 < b.len()
+            && let (Some(h), Some(l)) = (hex(b[at + 1]), hex(b[at + 2]))
+        {
+            out.push((h * 16 + l) as u8);
+            at += 3;
+        } else {
+            out.push(b[at]);
+            at += 1;
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// Removes the backslashes of quoted pairs.
+pub(super) fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+    }
+    out
+}

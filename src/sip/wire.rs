@@ -1,0 +1,705 @@
+//! Reading messages from the wire (RFC 3261 section 7 and 18.3): one pass over the head without a copy, then the mandatory headers; and
+//! the framing of streams. Bounded by `limits`. Lines end in CRLF and nothing else: two readers of one message must not disagree on it.
+//!
+//! Not here: whether a request makes sense to us (`door`).
+
+use bytes::{Buf, Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use super::chars::{self, all, blank, is, skip, trim};
+use super::limits;
+use super::message::{Drop, Head, Line, Malformed, Message, Refusal, Span};
+use super::name::{Method, Name};
+use super::uri::{self, NameAddr, Uri, Via};
+
+/// Index of header lines while reading: on the stack up to the limit.
+type Lines = SmallVec<[Line; limits::HEADERS]>;
+
+/// A fault: the status and phrase of its answer. The first one counts.
+type Fault = (u16, &'static str);
+
+/// See [`Message::parse`].
+pub(super) fn parse(mut wire: Bytes) -> Result<Message, Malformed> {
+    let leading = wire.iter().position(|&c| c != b'\r' && c != b'\n').unwrap_or(wire.len());
+    wire.advance(leading);
+    if wire.is_empty() {
+        return Err(Malformed::dropped(Drop::KeepAlive));
+    }
+    let mut fault = None;
+    if wire.len() > limits::MESSAGE {
+        wire.truncate(limits::MESSAGE);
+        fault = Some((513, "Message Too Large"));
+    }
+    let mut lines = Lines::new();
+    let mut head = scan(&wire, &mut lines);
+    if head.folded {
+        wire = join(wire);
+        lines.clear();
+        head = scan(&wire, &mut lines);
+    }
+    interpret(wire, head, lines, fault)
+}
+
+/// What one pass over the head has found.
+struct Scanned {
+    /// The end of the start line.
+    start: usize,
+    /// Where the body begins.
+    body: usize,
+    /// There is a folded line, and the pass ended there (with a fault, should it be there after joining).
+    folded: bool,
+    fault: Option<Fault>,
+}
+
+/// Cuts the head into lines and the lines into name and value.
+fn scan(buf: &[u8], lines: &mut Lines) -> Scanned {
+    let mut fault = None;
+    let start = line_end(buf, 0, &mut fault);
+    let mut found = Scanned { start, body: buf.len(), folded: false, fault: None };
+    let mut at = start + 2;
+    loop {
+        if at >= buf.len() {
+            // No empty line. A datagram that ends with a whole line is complete all the same (RFC 5118 4.10 is sent so).
+            if at > buf.len() {
+                fault.get_or_insert((400, "Truncated Message"));
+            }
+            break;
+        }
+        let end = line_end(buf, at, &mut fault);
+        if end == at && end < buf.len() {
+            found.body = at + 2;
+            break;
+        }
+        if blank(buf[at]) {
+            found.folded = true;
+            fault = Some((400, "Folded Start-Line"));
+            break;
+        }
+        if lines.len() == limits::HEADERS {
+            fault.get_or_insert((400, "Too Many Header Fields"));
+            break;
+        }
+        let line = &buf[at..end];
+        match memchr::memchr(b':', line) {
+            None => {
+                fault.get_or_insert((400, "Header Field without Colon"));
+            }
+            Some(colon) => {
+                let mut name_end = colon;
+                while name_end > 0 && blank(line[name_end - 1]) {
+                    name_end -= 1;
+                }
+                let text = &line[..name_end];
+                let name = Name::from_bytes(text);
+                if name == Name::Other && (text.is_empty() || text.len() > limits::NAME || !all(text, chars::TOKEN)) {
+                    fault.get_or_insert((400, "Bad Header Field Name"));
+                } else {
+                    let mut from = colon + 1;
+                    let mut to = line.len();
+                    while from < to && blank(line[from]) {
+                        from += 1;
+                    }
+                    while to > from && blank(line[to - 1]) {
+                        to -= 1;
+                    }
+                    lines.push(Line {
+                        text: Span { at: at as u16, len: name_end as u16 },
+                        value: Span { at: (at + from) as u16, len: (to - from) as u16 },
+                        name,
+                    });
+                }
+            }
+        }
+        at = end + 2;
+    }
+    found.fault = fault;
+    found
+}
+
+/// The position of the CRLF that ends the line at `from`, or the end of everything. Lone CR, LF, and NUL that is not escaped in a quoted
+/// string (RFC 4475 3.1.1.2) are faults, and part of the line.
+#[inline]
+fn line_end(buf: &[u8], from: usize, fault: &mut Option<Fault>) -> usize {
+    let mut at = from;
+    while let Some(n) = memchr::memchr3(b'\r', b'\n', 0, &buf[at..]) {
+        at += n;
+        match buf[at] {
+            b'\r' if buf.get(at + 1) == Some(&b'\n') => return at,
+            0 if at > from && buf[at - 1] == b'\\' => {}
+            0 => {
+                fault.get_or_insert((400, "NUL in Header Field"));
+            }
+            _ => {
+                fault.get_or_insert((400, "Bare CR or LF"));
+            }
+        }
+        at += 1;
+    }
+    buf.len()
+}
+
+/// Replaces the line ends of folded lines by spaces, in place where nobody else holds the buffer.
+fn join(wire: Bytes) -> Bytes {
+    let mut buf = wire.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut at = 0;
+    while let Some(n) = memchr::memchr(b'\r', &buf[at..]) {
+        at += n;
+        if buf.get(at + 1) != Some(&b'\n') {
+            at += 1;
+            continue;
+        }
+        match buf.get(at + 2) {
+            Some(&c) if blank(c) => {
+                buf[at] = b' ';
+                buf[at + 1] = b' ';
+            }
+            Some(b'\r') if buf.get(at + 3) == Some(&b'\n') => break,
+            _ => {}
+        }
+        at += 2;
+    }
+    buf.freeze()
+}
+
+/// The first line.
+enum Start {
+    Request { method: Span, uri: Span, fault: Option<Fault> },
+    Response { status: u16, reason: Span },
+    BadResponse,
+    NotSip,
+}
+
+fn start_line(line: &[u8]) -> Start {
+    if line.len() >= 4 && line[..4].eq_ignore_ascii_case(b"SIP/") {
+        return status_line(line);
+    }
+    let n = chars::run(line, chars::TOKEN);
+    if n == 0 || n > limits::METHOD || line.get(n) != Some(&b' ') {
+        return Start::NotSip;
+    }
+    let trimmed = trim(line);
+    let Some(last) = memchr::memrchr(b' ', trimmed) else { return Start::NotSip };
+    let version = &trimmed[last + 1..];
+    if last <= n || version.len() < 4 || !version[..4].eq_ignore_ascii_case(b"SIP/") {
+        return Start::NotSip;
+    }
+    let uri = &line[n + 1..last];
+    let fault = if !version[4..].eq(b"2.0") {
+        Some((505, "Version Not Supported"))
+    } else if trimmed.len() != line.len() || uri.iter().any(|&c| blank(c)) {
+        Some((400, "Blanks in Request-Line"))
+    } else if uri.len() > limits::URI {
+        Some((414, "Request-URI Too Long"))
+    } else {
+        None
+    };
+    Start::Request { method: Span { at: 0, len: n as u16 }, uri: Span::within(line, uri), fault }
+}
+
+fn status_line(line: &[u8]) -> Start {
+    if !line[4..].starts_with(b"2.0 ") {
+        return Start::BadResponse;
+    }
+    let code = line.get(8..11).and_then(|c| chars::number(c, 699));
+    match (code, line.get(11)) {
+        (Some(status @ 100..), None | Some(b' ')) => {
+            let reason = line.get(12..).unwrap_or(&line[..0]);
+            Start::Response { status: status as u16, reason: Span::within(line, reason) }
+        }
+        _ => Start::BadResponse,
+    }
+}
+
+/// Reads what every message must have.
+fn interpret(wire: Bytes, head: Scanned, lines: Lines, fault: Option<Fault>) -> Result<Message, Malformed> {
+    let buf: &[u8] = &wire;
+    let mut message = Draft { fault, ..Draft::default() };
+    match start_line(&buf[..head.start]) {
+        Start::NotSip => return Err(Malformed::dropped(Drop::NotSip)),
+        Start::BadResponse => return Err(Malformed::dropped(Drop::BadResponse)),
+        Start::Response { status, reason } => {
+            message.status = status;
+            message.uri = reason;
+        }
+        Start::Request { method, uri, fault } => {
+            message.method_text = method;
+            message.method = Method::from_bytes(method.of(buf));
+            message.uri = uri;
+            message.note(fault);
+        }
+    }
+    message.note(head.fault);
+    if message.fault.is_none() {
+        message.read(buf, &lines, head.body);
+    }
+    if let Some((status, phrase)) = message.fault {
+        let refusal = message.refusal.take().unwrap_or_else(|| Refusal::new(status, phrase));
+        return Err(malformed(wire, &lines, message.status != 0, message.method, refusal));
+    }
+    let Draft { status, method, method_text, uri, via, branch, from, from_tag, to, to_tag, call_id, seq, body_len, present, .. } =
+        message;
+    let mut wire = wire;
+    if wire.len() > head.body + body_len {
+        wire.truncate(head.body + body_len);
+    }
+    Ok(Message {
+        lines: lines.as_slice().into(),
+        present,
+        uri,
+        method_text,
+        via,
+        branch,
+        from,
+        from_tag,
+        to,
+        to_tag,
+        call_id,
+        seq,
+        body_at: head.body as u32,
+        body_len: body_len as u32,
+        status,
+        method,
+        wire,
+    })
+}
+
+/// Drop or answer.
+fn malformed(wire: Bytes, lines: &[Line], response: bool, method: Method, refusal: Refusal) -> Malformed {
+    if response {
+        return Malformed::dropped(Drop::BadResponse);
+    }
+    if method == Method::Ack {
+        return Malformed::dropped(Drop::BadAck);
+    }
+    if !lines.iter().any(|l| l.name == Name::Via) {
+        return Malformed::dropped(Drop::NoVia);
+    }
+    Malformed { drop: None, answer: Some(refusal), head: Some(Box::new(Head { wire, lines: lines.into() })) }
+}
+
+/// A message while its mandatory headers are read.
+#[derive(Default)]
+struct Draft {
+    status: u16,
+    method: Method,
+    method_text: Span,
+    uri: Span,
+    via: Span,
+    branch: Option<Span>,
+    from: Span,
+    from_tag: Option<Span>,
+    to: Span,
+    to_tag: Option<Span>,
+    call_id: Span,
+    seq: u32,
+    body_len: usize,
+    present: u64,
+    fault: Option<Fault>,
+    refusal: Option<Refusal>,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Method::Other
+    }
+}
+
+/// The lines that may occur only once.
+#[derive(Default)]
+struct Once {
+    from: Option<Span>,
+    to: Option<Span>,
+    call_id: Option<Span>,
+    cseq: Option<Span>,
+    max_forwards: Option<Span>,
+    content_length: Option<Span>,
+    content_type: Option<Span>,
+}
+
+impl Draft {
+    fn note(&mut self, fault: Option<Fault>) {
+        if self.fault.is_none() {
+            self.fault = fault;
+        }
+    }
+
+    /// Reads the header lines; leaves the first fault behind.
+    fn read(&mut self, buf: &[u8], lines: &[Line], body: usize) {
+        if let Err(fault) = self.try_read(buf, lines, body) {
+            self.fault = Some(fault);
+        }
+    }
+
+    fn try_read(&mut self, buf: &[u8], lines: &[Line], body: usize) -> Result<(), Fault> {
+        let mut once = Once::default();
+        let mut via = None;
+        let mut vias = 0;
+        for line in lines {
+            self.present |= line.name.bit();
+            let slot = match line.name {
+                Name::From => &mut once.from,
+                Name::To => &mut once.to,
+                Name::CallId => &mut once.call_id,
+                Name::CSeq => &mut once.cseq,
+                Name::MaxForwards => &mut once.max_forwards,
+                Name::ContentLength => &mut once.content_length,
+                Name::ContentType => &mut once.content_type,
+                Name::Via => {
+                    vias += count(line.value.of(buf));
+                    via.get_or_insert(line.value);
+                    continue;
+                }
+                _ => continue,
+            };
+            if slot.replace(line.value).is_some() {
+                return Err(twice(line.name));
+            }
+        }
+        if vias > limits::VIAS {
+            return Err((400, "Too Many Via Header Fields"));
+        }
+        self.via(buf, via.ok_or((400, "Missing Via Header Field"))?)?;
+        self.from = once.from.ok_or((400, "Missing From Header Field"))?;
+        self.from_tag = address(buf, self.from).ok_or((400, "Bad From Header Field"))?;
+        self.to = once.to.ok_or((400, "Missing To Header Field"))?;
+        self.to_tag = address(buf, self.to).ok_or((400, "Bad To Header Field"))?;
+        self.call_id = once.call_id.ok_or((400, "Missing Call-ID Header Field"))?;
+        if !identifier(self.call_id.of(buf)) {
+            return Err((400, "Bad Call-ID Header Field"));
+        }
+        self.cseq(buf, once.cseq.ok_or((400, "Missing CSeq Header Field"))?)?;
+        let rest = buf.len() - body;
+        self.body_len = rest;
+        if let Some(value) = once.content_length {
+            let length = chars::number(value.of(buf), u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
+            if length > rest as u64 {
+                return Err((400, "Body Shorter than Content-Length"));
+            }
+            self.body_len = length as usize;
+        }
+        if self.status == 0 {
+            self.request(buf, lines, once.max_forwards)?;
+        }
+        Ok(())
+    }
+
+    fn via(&mut self, buf: &[u8], line: Span) -> Result<(), Fault> {
+        let bad = (400, "Bad Via Header Field");
+        let line = line.of(buf);
+        let value = trim(&line[..uri::element_end(line)]);
+        self.via = Span::within(buf, value);
+        let mut twice = false;
+        let mut branch = None;
+        Via::scan(value, |name, text| {
+            if name.eq_ignore_ascii_case(b"branch") {
+                twice |= branch.replace(text).is_some();
+            }
+        })
+        .map_err(|_| bad)?;
+        if let Some(branch) = branch.filter(|b| !b.is_empty()) {
+            // Nothing behind the cookie: two such transactions could not be told apart (RFC 4475 3.2.1).
+            if !identifier(branch) || branch.eq_ignore_ascii_case(b"z9hG4bK") {
+                return Err(bad);
+            }
+            self.branch = Some(Span::within(buf, branch));
+        }
+        if twice { Err(bad) } else { Ok(()) }
+    }
+
+    fn cseq(&mut self, buf: &[u8], value: Span) -> Result<(), Fault> {
+        let bad = (400, "Bad CSeq Header Field");
+        let text = value.of(buf);
+        let digits = text.iter().position(|c| !c.is_ascii_digit()).ok_or(bad)?;
+        let at = skip(text, digits);
+        let method = &text[at..];
+        self.seq = chars::number(&text[..digits], u64::from(limits::CSEQ - 1)).ok_or(bad)? as u32;
+        if at == digits || method.is_empty() || method.len() > limits::METHOD || !all(method, chars::TOKEN) {
+            return Err(bad);
+        }
+        if self.status != 0 {
+            self.method_text = Span::within(buf, method);
+            self.method = Method::from_bytes(method);
+        } else if method != self.method_text.of(buf) {
+            if self.method == Method::Other {
+                self.refusal = Some(super::door::not_implemented());
+                return Err((501, "Not Implemented"));
+            }
+            return Err((400, "CSeq Method Differs from Request"));
+        }
+        Ok(())
+    }
+
+    /// What only requests must have.
+    fn request(&mut self, buf: &[u8], lines: &[Line], max_forwards: Option<Span>) -> Result<(), Fault> {
+        let uri = std::str::from_utf8(self.uri.of(buf)).map_err(|_| (400, "Bad Request-URI"))?;
+        let uri = Uri::parse(uri).map_err(|_| (400, "Bad Request-URI"))?;
+        if uri.headers.is_some() {
+            return Err((400, "Headers in Request-URI"));
+        }
+        if let Some(value) = max_forwards
+            && (value.len == 0 || !value.of(buf).iter().all(u8::is_ascii_digit))
+        {
+            return Err((400, "Bad Max-Forwards Header Field"));
+        }
+        if self.present & Name::Contact.bit() != 0 {
+            let mut contacts = 0;
+            for line in lines.iter().filter(|l| l.name == Name::Contact) {
+                let value = line.value.of(buf);
+                if value == b"*" && self.method == Method::Register {
+                    continue;
+                }
+                for address in uri::list(value) {
+                    contacts += 1;
+                    if contacts > limits::CONTACTS || NameAddr::parse_bytes(address).is_err() {
+                        return Err((400, "Bad Contact Header Field"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads From or To; gives the tag. None: it is malformed.
+fn address(buf: &[u8], value: Span) -> Option<Option<Span>> {
+    let mut tag: Option<&[u8]> = None;
+    let mut twice = false;
+    NameAddr::scan(value.of(buf), |name, text| {
+        if name.eq_ignore_ascii_case(b"tag") {
+            twice |= tag.replace(text).is_some();
+        }
+    })
+    .ok()?;
+    if twice {
+        return None;
+    }
+    match tag {
+        Some(t) if !t.is_empty() => identifier(t).then(|| Some(Span::within(buf, t))),
+        _ => Some(None),
+    }
+}
+
+/// A Call-ID, tag or branch: visible ASCII, not endless.
+fn identifier(text: &[u8]) -> bool {
+    !text.is_empty() && text.len() <= limits::IDENTIFIER && all(text, chars::VISIBLE)
+}
+
+/// How many values a line has.
+#[inline]
+fn count(value: &[u8]) -> usize {
+    if memchr::memchr(b',', value).is_none() { 1 } else { uri::list(value).count() }
+}
+
+fn twice(name: Name) -> Fault {
+    let phrase = match name {
+        Name::From => "More than One From Header Field",
+        Name::To => "More than One To Header Field",
+        Name::CallId => "More than One Call-ID Header Field",
+        Name::CSeq => "More than One CSeq Header Field",
+        Name::MaxForwards => "More than One Max-Forwards Header Field",
+        Name::ContentLength => "More than One Content-Length Header Field",
+        _ => "More than One Content-Type Header Field",
+    };
+    (400, phrase)
+}
+
+/// Cuts a stream into messages (RFC 3261 18.3): by Content-Length, which is mandatory there. Line ends between messages are keep-alives
+/// (RFC 5626 3.5.1). Whatever leaves in doubt where the next message begins is an error after which the stream has to be closed.
+///
+/// Holds at most one unfinished message of [`limits::MESSAGE`] bytes beside what was pushed last.
+#[derive(Debug, Default)]
+pub struct Framer {
+    buf: BytesMut,
+    /// How far the end of the head was looked for.
+    seen: usize,
+    /// Head and body of the message at the front, once its head is whole.
+    need: Option<usize>,
+    /// The start line was looked at.
+    started: bool,
+    /// Line ends since the last message or ping.
+    line_ends: u8,
+    ping: bool,
+    broken: bool,
+}
+
+/// A stream that cannot be followed any further: send the answer, if there is one, and close.
+#[derive(Debug, Clone)]
+pub struct FrameError(pub Malformed);
+
+impl Framer {
+    /// Takes what was read from the stream. Call [`Framer::next`] until it has no more, before the next push.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if !self.broken {
+            self.buf.extend_from_slice(bytes);
+        }
+    }
+
+    /// The next whole message, in memory of its own.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        if self.broken {
+            return Ok(None);
+        }
+        match self.step() {
+            Err(error) => {
+                self.broken = true;
+                self.buf = BytesMut::new();
+                Err(FrameError(error))
+            }
+            whole => Ok(whole.expect("errors are above")),
+        }
+    }
+
+    /// Whether a ping (two line ends between messages) came since the last call: answer it with one line end.
+    pub fn ping(&mut self) -> bool {
+        std::mem::take(&mut self.ping)
+    }
+
+    /// Whether a message has begun and is not whole: it has to be within a time.
+    pub fn is_partial(&self) -> bool {
+        !self.buf.is_empty()
+    }
+
+    /// Whether the unfinished message's head is whole and only body is missing.
+    pub fn is_in_body(&self) -> bool {
+        self.need.is_some()
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.buf.is_empty()
+    }
+
+    fn step(&mut self) -> Result<Option<Bytes>, Malformed> {
+        let need = match self.need {
+            Some(need) => need,
+            None => match self.head()? {
+                Some(need) => need,
+                None => return Ok(None),
+            },
+        };
+        self.need = Some(need);
+        if self.buf.len() < need {
+            return Ok(None);
+        }
+        // A copy of its own: a message that is kept must not keep the read buffer.
+        let message = Bytes::copy_from_slice(&self.buf[..need]);
+        self.buf.advance(need);
+        if self.buf.is_empty() {
+            self.buf.clear();
+        }
+        (self.need, self.seen, self.started, self.line_ends) = (None, 0, false, 0);
+        Ok(Some(message))
+    }
+
+    /// Looks for the end of the head; gives the length of the message.
+    fn head(&mut self) -> Result<Option<usize>, Malformed> {
+        if !self.started {
+            self.keep_alives()?;
+        }
+        if self.buf.is_empty() || self.buf[0] == b'\r' {
+            return Ok(None);
+        }
+        if !self.started {
+            if !is(self.buf[0], chars::TOKEN) {
+                return Err(Malformed::dropped(Drop::NotSip));
+            }
+            match memchr::memchr(b'\n', &self.buf) {
+                Some(end) => {
+                    if let Start::NotSip = start_line(self.buf[..end].strip_suffix(b"\r").unwrap_or(&self.buf[..end])) {
+                        return Err(Malformed::dropped(Drop::NotSip));
+                    }
+                    self.started = true;
+                }
+                None if self.buf.len() > limits::URI + limits::METHOD + 16 => return Err(Malformed::dropped(Drop::NotSip)),
+                None => return Ok(None),
+            }
+        }
+        let from = self.seen.saturating_sub(3);
+        let Some(end) = memchr::memmem::find(&self.buf[from..], b"\r\n\r\n").map(|n| from + n + 4) else {
+            self.seen = self.buf.len();
+            if self.buf.len() >= limits::MESSAGE {
+                self.buf.truncate(limits::MESSAGE);
+                return Err(broken(&self.buf, (513, "Message Too Large")));
+            }
+            return Ok(None);
+        };
+        if end > limits::MESSAGE {
+            self.buf.truncate(limits::MESSAGE);
+            return Err(broken(&self.buf, (513, "Message Too Large")));
+        }
+        let body = body_length(&self.buf[..end]).map_err(|fault| broken(&self.buf[..end], fault))?;
+        match end + body {
+            need if need <= limits::MESSAGE => Ok(Some(need)),
+            _ => Err(broken(&self.buf[..end], (413, "Request Entity Too Large"))),
+        }
+    }
+
+    /// Skips line ends in front of a message.
+    fn keep_alives(&mut self) -> Result<(), Malformed> {
+        let mut at = 0;
+        while self.buf[at..].starts_with(b"\r\n") {
+            at += 2;
+            self.line_ends += 1;
+            if self.line_ends == 2 {
+                self.ping = true;
+                self.line_ends = 0;
+            }
+        }
+        self.buf.advance(at);
+        match self.buf[..] {
+            [b'\r', c, ..] if c != b'\n' => Err(Malformed::dropped(Drop::NotSip)),
+            [b'\n', ..] => Err(Malformed::dropped(Drop::NotSip)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The one Content-Length of a head on a stream.
+fn body_length(head: &[u8]) -> Result<usize, Fault> {
+    let mut lines = Lines::new();
+    let mut scanned = scan(head, &mut lines);
+    let joined;
+    let mut buf = head;
+    if scanned.folded {
+        joined = join(Bytes::copy_from_slice(head));
+        buf = &joined;
+        lines.clear();
+        scanned = scan(buf, &mut lines);
+    }
+    if let Some(fault) = scanned.fault {
+        return Err(fault);
+    }
+    let mut lengths = lines.iter().filter(|l| l.name == Name::ContentLength);
+    let value = lengths.next().ok_or((400, "Missing Content-Length Header Field"))?.value.of(buf);
+    if lengths.next().is_some() {
+        return Err(twice(Name::ContentLength));
+    }
+    let length = chars::number(value, u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
+    Ok(length as usize)
+}
+
+/// A head after which the stream cannot be followed.
+fn broken(head: &[u8], (status, phrase): Fault) -> Malformed {
+    let mut wire = Bytes::copy_from_slice(head);
+    let mut lines = Lines::new();
+    if scan(&wire, &mut lines).folded {
+        wire = join(wire);
+        lines.clear();
+        scan(&wire, &mut lines);
+    }
+    let line = &wire[..memchr::memmem::find(&wire, b"\r\n").unwrap_or(wire.len())];
+    match start_line(line) {
+        Start::NotSip => Malformed::dropped(Drop::NotSip),
+        Start::BadResponse | Start::Response { .. } => Malformed::dropped(Drop::BadResponse),
+        Start::Request { method, .. } => {
+            let method = Method::from_bytes(method.of(line));
+            malformed(wire, &lines, false, method, Refusal::new(status, phrase))
+        }
+    }
+}
