@@ -703,3 +703,50 @@ fn broken(head: &[u8], (status, phrase): Fault) -> Malformed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::Writer;
+
+    const INVITE: &str = "INVITE sip:+73833000001@pbx.example.com:5060;transport=udp SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 192.168.1.20:5062;branch=z9hG4bK-a1;rport, SIP/2.0/TCP [2001:db8::1]:5070;branch=z9hG4bKx\r\n\
+        f: \"Anna, \\\"A\\\" Ivanova\" <sip:121@pbx.example.com>;tag=88a7s\r\n\
+        t: <tel:+7-383-300-00-01>\r\n\
+        i: 3848276298220188511@192.168.1.20\r\n\
+        CSeq: 314159 INVITE\r\n\
+        m: <sip:121@192.168.1.20:5062;transport=udp>;+sip.instance=\"<urn:uuid:0>\"\r\n\
+        Max-Forwards: 70\r\n\
+        Subject: one\r\n two\r\n\tthree\r\n\
+        Allow: INVITE, ACK,BYE\r\n\
+        X-Thing: caf\u{e9}\r\n\
+        c: application/sdp\r\n\
+        l: 4\r\n\r\nv=0\n";
+
+    #[test]
+    fn an_invite_is_read() {
+        let m = Message::parse(Bytes::from_static(INVITE.as_bytes())).unwrap();
+        assert!(m.is_request() && m.method() == Method::Invite && m.method_text() == "INVITE");
+        assert_eq!(m.request_uri(), "sip:+73833000001@pbx.example.com:5060;transport=udp");
+        let uri = m.uri().unwrap();
+        assert_eq!((uri.user, uri.host, uri.port), (Some("+73833000001"), "pbx.example.com", Some(5060)));
+        assert_eq!(m.via().host, "192.168.1.20");
+        assert_eq!((m.branch(), m.via().rport()), (Some("z9hG4bK-a1"), Some(None)));
+        assert_eq!(m.values(Name::Via).count(), 2);
+        assert_eq!(m.from().display_text(), "Anna, \"A\" Ivanova");
+        assert_eq!((m.from_tag(), m.to_tag()), (Some("88a7s"), None));
+        assert!(m.to().uri.is_tel());
+        assert_eq!(m.call_id(), "3848276298220188511@192.168.1.20");
+        assert_eq!((m.cseq().seq, m.max_forwards()), (314159, Some(70)));
+        assert_eq!(m.text(Name::Subject), Some("one   two  \tthree"));
+        assert_eq!(m.values(Name::Allow).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
+        assert_eq!(m.unknown("x-thing"), Some("caf\u{e9}".as_bytes()));
+        assert_eq!((m.content_type(), m.body()), (Some("application/sdp"), &b"v=0\n"[..]));
+        let answer = Writer::answer(&m, "10.0.0.9:40000".parse().unwrap(), 200, "OK", Some("t1")).finish();
+        let answer = Message::parse(answer).unwrap();
+        assert_eq!((answer.status(), answer.reason(), answer.to_tag()), (200, &b"OK"[..], Some("t1")));
+        assert_eq!(answer.via().received(), Some("10.0.0.9".parse().unwrap()));
+        assert_eq!(answer.via().rport(), Some(Some(40000)));
+        assert_eq!(answer.values(Name::Via).nth(1), Some("SIP/2.0/TCP [2001:db8::1]:5070;branch=z9hG4bKx"));
+    }
+}
