@@ -38,6 +38,14 @@ impl<K> Timers<K> {
         self.heap.peek().map(|e| e.0.at)
     }
 
+    /// The earliest deadline and whose it is.
+    pub fn peek(&self) -> Option<(Instant, K)>
+    where
+        K: Copy,
+    {
+        self.heap.peek().map(|e| (e.0.at, e.0.key))
+    }
+
     /// The next key whose deadline is not after `now`.
     pub fn pop(&mut self, now: Instant) -> Option<K> {
         if self.deadline()? > now {
