@@ -21,7 +21,6 @@
 //! Tables are bounded. A full one answers 503 with Retry-After and holds nothing; requests inside a dialog may use a quarter more, so that calls can
 //! still be ended.
 
-use std::hash::BuildHasher;
 use std::mem;
 use std::time::Duration;
 
@@ -996,3 +995,6 @@ fn decode(branch: &str, engine: u16) -> Option<(u64, u64)> {
     let number = |part: &[u8]| part.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
     (padding == 0 && number(&raw[..2]) == u64::from(engine)).then(|| (number(&raw[2..10]), number(&raw[10..])))
 }
+
+#[cfg(test)]
+mod tests;
