@@ -142,7 +142,9 @@ impl State {
             }
 
             // repeated: the user has its answer
-            (State::Completed { until }, Input::Provisional | Input::Final) => (State::Completed { until }, smallvec![]),
+            (State::Completed { until }, Input::Provisional | Input::Final) => {
+                (State::Completed { until }, smallvec![])
+            }
             (State::Completed { until }, Input::Timer) => {
                 if until <= now {
                     (State::Terminated, smallvec![])

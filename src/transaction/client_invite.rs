@@ -199,7 +199,9 @@ impl State {
                 }
             }
             // the request has arrived; its answer may come over another connection (RFC 3261 18.2.2)
-            (State::Proceeding { invite, give_up }, Input::Broken) => (State::Proceeding { invite, give_up }, smallvec![]),
+            (State::Proceeding { invite, give_up }, Input::Broken) => {
+                (State::Proceeding { invite, give_up }, smallvec![])
+            }
 
             (State::Completed { ack, until }, Input::Failure(_)) => {
                 let acts = smallvec![Act::Send(ack.clone())];
@@ -208,7 +210,9 @@ impl State {
             // late: the final answer has overtaken it
             (State::Completed { ack, until }, Input::Provisional) => (State::Completed { ack, until }, smallvec![]),
             // another branch of a fork accepted after the call was refused: whoever wants may ACK and BYE it
-            (State::Completed { ack, until }, Input::Success) => (State::Completed { ack, until }, smallvec![Act::Stray]),
+            (State::Completed { ack, until }, Input::Success) => {
+                (State::Completed { ack, until }, smallvec![Act::Stray])
+            }
             // there is nothing left to cancel
             (State::Completed { ack, until }, Input::Cancel(_)) => (State::Completed { ack, until }, smallvec![]),
             (State::Completed { ack, until }, Input::Timer) => {
@@ -223,7 +227,9 @@ impl State {
 
             (State::Accepted { until }, Input::Success) => (State::Accepted { until }, smallvec![Act::Deliver]),
             // late, or of a branch of a fork that lost: the proxy that forked it has taken care of it
-            (State::Accepted { until }, Input::Provisional | Input::Failure(_)) => (State::Accepted { until }, smallvec![]),
+            (State::Accepted { until }, Input::Provisional | Input::Failure(_)) => {
+                (State::Accepted { until }, smallvec![])
+            }
             // a CANCEL has no effect on what was accepted: the user sends BYE
             (State::Accepted { until }, Input::Cancel(_)) => (State::Accepted { until }, smallvec![]),
             (State::Accepted { until }, Input::Timer) => {

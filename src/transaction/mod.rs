@@ -691,7 +691,9 @@ impl<U: Copy> Layer<U> {
         if let Some(cancel) = &mut sent.cancel {
             use client::{Act, Input, State};
             let input = match &event {
-                ToClient::Answer(msg) if msg.method() == Method::Cancel && msg.status() < 200 => Some(Input::Provisional),
+                ToClient::Answer(msg) if msg.method() == Method::Cancel && msg.status() < 200 => {
+                    Some(Input::Provisional)
+                }
                 ToClient::Answer(msg) if msg.method() == Method::Cancel => Some(Input::Final),
                 ToClient::Answer(_) | ToClient::Cancel(_) => None,
                 ToClient::Timer => Some(Input::Timer),

@@ -137,7 +137,9 @@ impl State {
             (State::Proceeding { last, forget }, Input::Timer) => {
                 (if forget <= now { State::Terminated } else { State::Proceeding { last, forget } }, smallvec![])
             }
-            (State::Trying { .. } | State::Proceeding { .. }, Input::Broken) => (State::Terminated, smallvec![Act::Lost]),
+            (State::Trying { .. } | State::Proceeding { .. }, Input::Broken) => {
+                (State::Terminated, smallvec![Act::Lost])
+            }
 
             (State::Completed { answer, until }, Input::Request) => {
                 let acts = smallvec![Act::Send(answer.clone())];
