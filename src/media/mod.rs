@@ -1,6 +1,11 @@
 //! Pure packet work: what happens to an RTP or RTCP packet between two of our ports, and what the core tells the workers.
 //! No sockets here: `io::relay` drives [`Command`] and packets through `relay`, and so does the simulated network of the tests.
 
+pub mod packet;
+pub mod relay;
+pub mod rtcp;
+
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -13,6 +18,14 @@ pub struct Port(pub u16);
 /// A recording, as the core names it; the call record's `recordings[].id` is text of the same number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RecordingId(pub u128);
+
+/// As file names and call records write it: 26 characters of Crockford's base 32 (a ULID).
+impl fmt::Display for RecordingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+        (0..26).rev().try_for_each(|i| fmt::Write::write_char(f, char::from(DIGITS[(self.0 >> (5 * i)) as usize & 31])))
+    }
+}
 
 /// Which side of the stereo file a stream is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
