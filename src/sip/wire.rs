@@ -236,23 +236,8 @@ fn interpret(wire: Bytes, head: Scanned, lines: Lines, fault: Option<Fault>) -> 
         let refusal = message.refusal.take().unwrap_or_else(|| Refusal::new(status, phrase));
         return Err(malformed(wire, &lines, message.status != 0, message.method, refusal));
     }
-    let Draft {
-        status,
-        method,
-        method_text,
-        uri,
-        via,
-        branch,
-        from,
-        from_tag,
-        to,
-        to_tag,
-        call_id,
-        seq,
-        body_len,
-        present,
-        ..
-    } = message;
+    let Draft { status, method, method_text, uri, via, branch, from, from_tag, to, to_tag, call_id, seq, body_len, present, .. } =
+        message;
     let mut wire = wire;
     if wire.len() > head.body + body_len {
         wire.truncate(head.body + body_len);
@@ -386,8 +371,7 @@ impl Draft {
         let rest = buf.len() - body;
         self.body_len = rest;
         if let Some(value) = once.content_length {
-            let length =
-                chars::number(value.of(buf), u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
+            let length = chars::number(value.of(buf), u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
             if length > rest as u64 {
                 return Err((400, "Body Shorter than Content-Length"));
             }
@@ -632,9 +616,7 @@ impl Framer {
                     }
                     self.started = true;
                 }
-                None if self.buf.len() > limits::URI + limits::METHOD + 16 => {
-                    return Err(Malformed::dropped(Drop::NotSip));
-                }
+                None if self.buf.len() > limits::URI + limits::METHOD + 16 => return Err(Malformed::dropped(Drop::NotSip)),
                 None => return Ok(None),
             }
         }
