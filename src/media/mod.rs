@@ -1,9 +1,13 @@
 //! Pure packet work: what happens to an RTP or RTCP packet between two of our ports, and what the core tells the workers.
 //! No sockets here: `io::relay` drives [`Command`] and packets through `relay`, and so does the simulated network of the tests.
 
+pub mod codec;
+pub mod dtmf;
 pub mod packet;
 pub mod relay;
 pub mod rtcp;
+pub mod tone;
+pub mod track;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
