@@ -1,1 +1,8 @@
-//! io
+//! The world: threads, sockets, files and the clock. The only folder that may name them; it tells the core what happened and
+//! does what the core wants done.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod clock;
+pub mod engine;
+pub mod metrics;
+pub mod net;
