@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn as_uac_the_route_is_reversed_and_a_2xx_computes_it_anew() {
-        let ringing = answer(180, "a", ";tag=b", "Record-Route: <sip:p1;lr>, <sip:p2;lr>\nContact: <sip:b@192.0.2.9>\n");
+        let ringing =
+            answer(180, "a", ";tag=b", "Record-Route: <sip:p1;lr>, <sip:p2;lr>\nContact: <sip:b@192.0.2.9>\n");
         let mut dialog = Dialog::uac(&sent(), &ringing).expect("a dialog");
         assert!(dialog.early && dialog.matches(&ringing));
         assert_eq!(dialog.routes.iter().map(|r| &**r).collect::<Vec<_>>(), ["<sip:p2;lr>", "<sip:p1;lr>"]);
@@ -352,7 +353,12 @@ mod tests {
     /// RFC 3261 12.2.1.1: the example of a strict router.
     #[test]
     fn a_strict_router_gets_itself_as_request_uri() {
-        let ok = answer(200, "a", ";tag=b", "Record-Route: <sip:p2;lr>, <sip:p1>\nContact: <sip:b@192.0.2.9;transport=udp>\n");
+        let ok = answer(
+            200,
+            "a",
+            ";tag=b",
+            "Record-Route: <sip:p2;lr>, <sip:p1>\nContact: <sip:b@192.0.2.9;transport=udp>\n",
+        );
         let mut dialog = Dialog::uac(&sent(), &ok).expect("a dialog");
         let bye = head(dialog.request(Method::Bye, "z9hG4bKx", None));
         assert!(bye.starts_with("BYE sip:p1 SIP/2.0\n"));
@@ -383,7 +389,10 @@ mod tests {
             assert_eq!(dialog.remote_seq, Some(if moved { seq } else { 10 }), "{method} {seq}");
         }
         let mut dialog = Dialog::uac(&sent(), &answer(200, "a", ";tag=b", "")).expect("a dialog");
-        assert!(dialog.accept(&request("INFO", 1, ";tag=b", ";tag=a", "")).is_ok(), "the first number is the peer's choice");
+        assert!(
+            dialog.accept(&request("INFO", 1, ";tag=b", ";tag=a", "")).is_ok(),
+            "the first number is the peer's choice"
+        );
         assert!(dialog.accept(&request("BYE", 1, ";tag=b", ";tag=a", "")).is_err());
     }
 

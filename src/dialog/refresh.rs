@@ -177,7 +177,9 @@ impl Session {
     pub fn answered(now: Instant, answer: Answer) -> Option<Session> {
         match answer {
             Answer::TooShort(_) => None,
-            Answer::Accept { expires, refresher, .. } => Some(Session::start(now, expires, refresher == Refresher::Uas)),
+            Answer::Accept { expires, refresher, .. } => {
+                Some(Session::start(now, expires, refresher == Refresher::Uas))
+            }
         }
     }
 
@@ -245,7 +247,11 @@ mod tests {
             (true, Some((u32::MAX, None)), Some(u32::MAX), accept(u32::MAX, Uac, true)),
         ];
         for (supported, expires, min_se, expected) in table {
-            assert_eq!(answer(wish, Asked { supported, expires, min_se }), expected, "{supported} {expires:?} {min_se:?}");
+            assert_eq!(
+                answer(wish, Asked { supported, expires, min_se }),
+                expected,
+                "{supported} {expires:?} {min_se:?}"
+            );
         }
     }
 
