@@ -1,9 +1,52 @@
-//! Addresses of record and where they are now.
+//! Addresses of record and where they are now (RFC 3261 section 10, with Path from RFC 3327 and instances from RFC 5626).
+//!
+//! A call to a binding goes out by the flow that its REGISTER came in by, whatever its Contact says: that is what crosses
+//! NAT and what an attacker cannot aim at others. GRUUs, several flows to one contact and third-party registration are not here.
 
+pub mod auth;
+pub mod contact;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
-use crate::base::Wall;
-use crate::sip::transport::Flow;
+use crate::base::{Instant, Map, Now, Rng, Wall, map};
+use crate::directory::{Directory, Label};
+use crate::sip::name::Name;
+use crate::sip::transport::{Flow, Transport};
+use crate::sip::uri::Uri;
+use crate::sip::{Message, Refusal, Writer, phrase};
+use auth::{Auth, Verdict};
+
+/// Bindings of one address of record.
+pub const PER_AOR: usize = 10;
+/// Bindings in all.
+pub const BINDINGS: usize = 100_000;
+/// Shortest registration.
+pub const MIN_EXPIRES: u32 = 60;
+/// Longest registration, in seconds.
+pub const MAX_EXPIRES: u32 = 3600;
+/// Registration that names no time, in seconds.
+pub const DEFAULT_EXPIRES: u32 = 3600;
+/// Path hops of one binding.
+pub const PATH: usize = 8;
+/// Characters of a Contact URI or of a Path hop.
+pub const URI_LEN: usize = 512;
+/// Characters of an instance; a longer one counts as none.
+pub const INSTANCE_LEN: usize = 256;
+/// Bytes of a User-Agent that are kept.
+pub const USER_AGENT_LEN: usize = 128;
+/// How long no call is sent to a datagram address that bounced.
+pub const BOUNCE: Duration = Duration::from_secs(30);
+/// When a client whose registration found no room may come again, in seconds.
+pub const RETRY_AFTER: u32 = 60;
+
+/// Expired bindings are cleared away on this grid; no call goes to them meanwhile.
+const GRID: Duration = Duration::from_secs(5);
 
 /// Where a phone is (RFC 3261 section 10).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -28,4 +71,575 @@ pub struct Binding {
     pub user_agent: Option<String>,
     /// When it ends.
     pub expires_at: Wall,
+}
+
+/// What a REGISTER, an expiry or a reload did to the bindings; the store and the readers follow.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Change {
+    /// A phone came.
+    Added(Binding),
+    /// A phone came again, perhaps by another flow.
+    Refreshed(Binding),
+    /// A binding is gone. If another of the same contact stays, a `Refreshed` of it follows.
+    Removed {
+        /// Address of record.
+        aor: String,
+        /// Contact URI.
+        contact: String,
+    },
+}
+
+/// All bindings, and who may make them.
+#[derive(Debug)]
+pub struct Registrar {
+    auth: Auth,
+    rng: Rng,
+    aors: Map<Label, Aor>,
+    /// Who lives on a flow.
+    flows: hashbrown::HashMap<Path, SmallVec<[Label; 1]>, ahash::RandomState>,
+    /// One entry per address of record: when to look at it again.
+    due: BTreeSet<(Instant, Label)>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Aor {
+    /// By q, highest first; among equals the freshest first.
+    entries: Vec<Entry>,
+    due: Instant,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    binding: Binding,
+    /// `expires_at` on the monotonic clock, which no step of the wall clock moves.
+    ends: Instant,
+    reach: Reach,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    Open,
+    /// A datagram bounced; tried again from then on.
+    Bounced(Instant),
+    /// Its connection is gone; only the phone can open another.
+    Closed,
+}
+
+/// A flow without our own side.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Path(Transport, SocketAddr, u32);
+
+impl From<&Flow> for Path {
+    fn from(flow: &Flow) -> Path {
+        Path(flow.transport, SocketAddr::new(flow.remote.ip().to_canonical(), flow.remote.port()), flow.conn)
+    }
+}
+
+impl Registrar {
+    /// Knows nobody yet.
+    pub fn new(rng: &mut Rng) -> Registrar {
+        let mut rng = rng.fork();
+        Registrar {
+            auth: Auth::new(&mut rng),
+            aors: map(),
+            flows: hashbrown::HashMap::with_hasher(rng.hasher()),
+            due: BTreeSet::new(),
+            len: 0,
+            rng,
+        }
+    }
+
+    /// Who sent this request? `proxy`: it asks to be carried on (407) rather than served (401: REGISTER, and whatever we
+    /// answer as its end). An extension with a live binding at the sender's address is not locked out there by failures elsewhere.
+    pub fn check(&mut self, now: Now, flow: &Flow, msg: &Message, directory: &Directory, proxy: bool) -> Verdict {
+        let aors = &self.aors;
+        self.auth.check_home(now, flow, msg, directory, proxy, |aor, ip| lives(aors, now.mono, aor, ip))
+    }
+
+    /// The answer to a request that [`Registrar::check`] did not let in; none if it did.
+    pub fn refuse(&mut self, flow: &Flow, msg: &Message, verdict: &Verdict) -> Option<Bytes> {
+        let (status, headers): (u16, &[_]) = match verdict {
+            Verdict::Known(_) => return None,
+            Verdict::Challenge { status, headers } => (*status, headers),
+            Verdict::Refuse(status) => (*status, &[]),
+        };
+        let tag = self.tag();
+        let mut w = Writer::answer(msg, flow.remote, status, phrase(status), Some(&tag));
+        for (name, value) in headers {
+            w.header(*name, value);
+        }
+        Some(w.finish())
+    }
+
+    /// Does what a REGISTER of `who` (proven by [`Registrar::check`]) asks, wholly or not at all, and gives the answer.
+    pub fn register(
+        &mut self,
+        now: Now,
+        flow: Flow,
+        msg: &Message,
+        who: &Label,
+        directory: &Directory,
+        changes: &mut Vec<Change>,
+    ) -> Bytes {
+        let before = changes.len();
+        let done = self.apply(now, flow, msg, who, directory, changes);
+        let tag = self.tag();
+        match done {
+            Ok(()) => self.listing(now, flow, msg, who, &tag),
+            Err(refusal) => {
+                changes.truncate(before);
+                Writer::refuse(msg, flow.remote, &refusal, Some(&tag)).finish()
+            }
+        }
+    }
+
+    /// Where an extension can be reached now, by q; equals with the freshest first.
+    pub fn bindings(&self, aor: &str, now: Now) -> impl Iterator<Item = &Binding> {
+        self.entries(aor).iter().filter(move |e| e.open(now.mono)).map(|e| &e.binding)
+    }
+
+    /// All bindings of an extension that have not expired, also those that cannot be reached at the moment.
+    pub fn registered(&self, aor: &str, now: Now) -> impl Iterator<Item = &Binding> {
+        self.entries(aor).iter().filter(move |e| e.ends > now.mono).map(|e| &e.binding)
+    }
+
+    /// Every binding, in an order that is the same in every run.
+    pub fn all(&self) -> impl Iterator<Item = &Binding> {
+        self.due.iter().filter_map(|(_, aor)| self.aors.get(aor)).flat_map(|a| &a.entries).map(|e| &e.binding)
+    }
+
+    /// Who lives on this flow; the first to come if it is several (a gateway).
+    pub fn by_flow(&self, flow: &Flow) -> Option<&str> {
+        self.flows.get(&Path::from(flow)).and_then(|who| who.first()).map(|who| &**who)
+    }
+
+    /// Whether this extension lives on this flow.
+    pub fn lives_on(&self, aor: &str, flow: &Flow) -> bool {
+        self.flows.get(&Path::from(flow)).is_some_and(|who| who.iter().any(|w| &**w == aor))
+    }
+
+    /// A connection is gone, or a datagram bounced. The phone is not called there until it registers again (connection) or
+    /// [`BOUNCE`] has passed (datagram); it stays registered.
+    pub fn flow_lost(&mut self, now: Now, flow: &Flow) {
+        let path = Path::from(flow);
+        let who = match flow.transport.reliable() {
+            true => self.flows.remove(&path),
+            false => self.flows.get(&path).cloned(),
+        };
+        let reach = if flow.transport.reliable() { Reach::Closed } else { Reach::Bounced(now.mono + BOUNCE) };
+        for aor in who.into_iter().flatten() {
+            let entries = self.aors.get_mut(&aor).map(|a| a.entries.iter_mut()).into_iter().flatten();
+            entries.filter(|e| Path::from(&e.binding.flow) == path).for_each(|e| e.reach = reach);
+        }
+    }
+
+    /// Takes back what the store kept over a restart. Connections did not survive it: those phones are registered, but
+    /// cannot be reached until they come again. What has expired or has no extension any more is given as removed.
+    pub fn restore(&mut self, now: Now, bindings: Vec<Binding>, directory: &Directory, changes: &mut Vec<Change>) {
+        for mut binding in bindings {
+            let left = (binding.expires_at - now.wall).min(Duration::from_secs(u64::from(MAX_EXPIRES)));
+            let extension = directory.extension(&binding.aor);
+            let (Some(extension), false) = (extension, left.is_zero() || self.len >= BINDINGS) else {
+                changes.push(binding.gone());
+                continue;
+            };
+            let who = extension.number.clone();
+            let reach = if binding.flow.transport.reliable() { Reach::Closed } else { Reach::Open };
+            binding.flow.conn = 0;
+            let mut entries = self.take(&who);
+            if entries.len() >= PER_AOR || entries.iter().any(|e| e.binding.twin(&binding)) {
+                self.put(who, entries);
+                continue;
+            }
+            let entry = Entry { ends: now.mono + left, reach, binding };
+            place(&mut entries, entry);
+            self.put(who, entries);
+        }
+    }
+
+    /// Clears away what has expired.
+    pub fn tick(&mut self, now: Now, changes: &mut Vec<Change>) {
+        while let Some((due, _)) = self.due.first()
+            && *due <= now.mono
+            && let Some((_, who)) = self.due.first().cloned()
+        {
+            let mut entries = self.take(&who);
+            entries.retain(|e| {
+                let stays = e.ends > now.mono;
+                if !stays {
+                    changes.push(e.binding.gone());
+                }
+                stays
+            });
+            self.put(who, entries);
+        }
+    }
+
+    /// When [`Registrar::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// A new configuration: extensions that are gone take their bindings along.
+    pub fn reload(&mut self, directory: &Directory, changes: &mut Vec<Change>) {
+        let gone: Vec<Label> =
+            self.due.iter().map(|(_, who)| who).filter(|who| directory.extension(who).is_none()).cloned().collect();
+        for who in gone {
+            changes.extend(self.take(&who).iter().map(|e| e.binding.gone()));
+        }
+    }
+
+    /// Bindings in all.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nobody is registered.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn entries(&self, aor: &str) -> &[Entry] {
+        self.aors.get(aor).map_or(&[], |a| &a.entries)
+    }
+
+    fn apply(
+        &mut self,
+        now: Now,
+        flow: Flow,
+        msg: &Message,
+        who: &Label,
+        directory: &Directory,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        addressed_to_us(msg, who, directory)?;
+        let asked = Asked::read(msg)?;
+        if matches!(asked, Asked::List) {
+            return Ok(());
+        }
+        let path = read_path(msg)?;
+
+        // Everything happens to a copy, so that a refusal halfway leaves nothing behind.
+        let mut entries = self.entries(who).to_vec();
+        entries.retain(|e| {
+            let stays = e.ends > now.mono;
+            if !stays {
+                changes.push(e.binding.gone());
+            }
+            stays
+        });
+        let cseq = msg.cseq().seq;
+        let in_order = |b: &Binding| b.call_id != msg.call_id() || b.cseq < cseq;
+        let late = || Refusal::new(500, "CSeq Out Of Order");
+        match asked {
+            Asked::List => {}
+            Asked::Nothing => {
+                if !entries.iter().all(|e| in_order(&e.binding)) {
+                    return Err(late());
+                }
+                changes.extend(entries.drain(..).map(|e| e.binding.gone()));
+            }
+            Asked::Contacts(wanted) => {
+                let agent = msg.text(Name::UserAgent).map(|a| shorten(a, USER_AGENT_LEN));
+                let mut fresh: SmallVec<[String; 4]> = SmallVec::new();
+                for want in wanted {
+                    let at = want.position(&entries, &fresh);
+                    if let Some(at) = at
+                        && !in_order(&entries[at].binding)
+                        && !fresh.iter().any(|c| *c == entries[at].binding.contact)
+                    {
+                        return Err(late());
+                    }
+                    let old = at.map(|at| entries.remove(at));
+                    if want.expires == 0 {
+                        changes.extend(old.map(|e| e.binding.gone()));
+                        continue;
+                    }
+                    if entries.len() >= PER_AOR {
+                        // Where nobody can be reached any more, nobody is missed.
+                        let Some(dead) = entries.iter().position(|e| !e.open(now.mono)) else {
+                            return Err(Refusal::new(403, "Too Many Contacts"));
+                        };
+                        changes.push(entries.remove(dead).binding.gone());
+                    }
+                    let lasting = Duration::from_secs(u64::from(want.expires));
+                    let binding = Binding {
+                        aor: who.to_string(),
+                        contact: want.uri.to_owned(),
+                        instance: want.instance,
+                        path: path.clone(),
+                        flow,
+                        call_id: msg.call_id().to_owned(),
+                        cseq,
+                        q: want.q,
+                        user_agent: agent.clone(),
+                        // What is written down is written in milliseconds.
+                        expires_at: Wall::from_micros((now.wall + lasting).micros() / 1000 * 1000),
+                    };
+                    match old {
+                        Some(old) if old.binding.contact == binding.contact => {
+                            changes.push(Change::Refreshed(binding.clone()));
+                        }
+                        Some(old) => changes.extend([old.binding.gone(), Change::Added(binding.clone())]),
+                        None => changes.push(Change::Added(binding.clone())),
+                    }
+                    fresh.push(binding.contact.clone());
+                    place(&mut entries, Entry { binding, ends: now.mono + lasting, reach: Reach::Open });
+                }
+            }
+        }
+        if self.len - self.entries(who).len() + entries.len() > BINDINGS {
+            return Err(Refusal::status(503).with(Name::RetryAfter, RETRY_AFTER.to_string()));
+        }
+        self.take(who);
+        self.put(who.clone(), entries);
+        self.keep_twins(changes);
+        Ok(())
+    }
+
+    /// The store and the readers know a binding by its contact; when one of two with the same contact goes, the other is told again.
+    fn keep_twins(&self, changes: &mut Vec<Change>) {
+        for at in 0..changes.len() {
+            if let Change::Removed { aor, contact } = &changes[at] {
+                let told = changes[at..].iter().any(
+                    |c| matches!(c, Change::Added(b) | Change::Refreshed(b) if b.aor == *aor && b.contact == *contact),
+                );
+                let twin = self.entries(aor).iter().find(|e| e.binding.contact == *contact && !told);
+                changes.extend(twin.map(|e| Change::Refreshed(e.binding.clone())).into_iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    fn take(&mut self, who: &Label) -> Vec<Entry> {
+        let Some(aor) = self.aors.remove(who) else { return Vec::new() };
+        self.due.remove(&(aor.due, who.clone()));
+        self.len -= aor.entries.len();
+        for entry in &aor.entries {
+            let path = Path::from(&entry.binding.flow);
+            if let Some(list) = self.flows.get_mut(&path) {
+                list.retain(|w| w != who);
+                if list.is_empty() {
+                    self.flows.remove(&path);
+                }
+            }
+        }
+        aor.entries
+    }
+
+    fn put(&mut self, who: Label, entries: Vec<Entry>) {
+        let Some(ends) = entries.iter().map(|e| e.ends).min() else { return };
+        for entry in entries.iter().filter(|e| e.reach != Reach::Closed) {
+            let list = self.flows.entry(Path::from(&entry.binding.flow)).or_default();
+            if !list.contains(&who) {
+                list.push(who.clone());
+            }
+        }
+        let due = ends.round_up(GRID);
+        self.len += entries.len();
+        self.due.insert((due, who.clone()));
+        self.aors.insert(who, Aor { entries, due });
+    }
+
+    fn listing(&self, now: Now, flow: Flow, msg: &Message, who: &str, tag: &str) -> Bytes {
+        let mut w = Writer::answer(msg, flow.remote, 200, "OK", Some(tag));
+        for entry in self.entries(who).iter().filter(|e| e.ends > now.mono) {
+            let b = &entry.binding;
+            let left = (entry.ends - now.mono).as_micros().div_ceil(1_000_000);
+            let q = format_args!(";q={}.{:03}", b.q / 1000, b.q % 1000);
+            let instance = b.instance.as_deref().map(|i| i.rsplit_once(REG_ID).map_or((i, None), |(i, n)| (i, Some(n))));
+            match instance {
+                None => w.fmt(Name::Contact, format_args!("<{}>;expires={left}{q}", b.contact)),
+                Some((i, None)) => {
+                    w.fmt(Name::Contact, format_args!("<{}>;expires={left}{q};+sip.instance=\"{i}\"", b.contact))
+                }
+                Some((i, Some(n))) => w.fmt(
+                    Name::Contact,
+                    format_args!("<{}>;expires={left}{q};+sip.instance=\"{i}\";reg-id={n}", b.contact),
+                ),
+            };
+        }
+        w.copy(msg, Name::Path);
+        w.fmt(Name::Date, format_args!("{}", now.wall.timestamp().strftime("%a, %d %b %Y %H:%M:%S GMT")));
+        w.finish()
+    }
+
+    fn tag(&mut self) -> String {
+        format!("{:016x}{:08x}", self.rng.bits(), self.rng.bits32())
+    }
+}
+
+impl Binding {
+    fn gone(&self) -> Change {
+        Change::Removed { aor: self.aor.clone(), contact: self.contact.clone() }
+    }
+
+    /// The same phone at the same place.
+    fn twin(&self, other: &Binding) -> bool {
+        self.contact == other.contact && self.instance == other.instance
+    }
+}
+
+impl Entry {
+    fn open(&self, now: Instant) -> bool {
+        self.ends > now
+            && match self.reach {
+                Reach::Open => true,
+                Reach::Bounced(until) => until <= now,
+                Reach::Closed => false,
+            }
+    }
+}
+
+/// What a REGISTER asks.
+enum Asked<'a> {
+    /// Without Contact: what is there?
+    List,
+    /// `Contact: *` with `Expires: 0`: away with all.
+    Nothing,
+    /// These.
+    Contacts(SmallVec<[Wanted<'a>; 2]>),
+}
+
+struct Wanted<'a> {
+    uri: &'a str,
+    parsed: Uri<'a>,
+    instance: Option<String>,
+    /// Seconds; 0: away with it.
+    expires: u32,
+    q: u16,
+}
+
+impl<'a> Asked<'a> {
+    fn read(msg: &'a Message) -> Result<Asked<'a>, Refusal> {
+        let header = msg.text(Name::Expires);
+        let mut wanted = SmallVec::new();
+        let mut values = msg.values(Name::Contact).peekable();
+        if values.peek().is_none() {
+            return match msg.header(Name::Contact) {
+                None => Ok(Asked::List),
+                Some(_) => Err(Refusal::new(400, "Bad Contact")),
+            };
+        }
+        for (i, contact) in msg.addresses(Name::Contact).enumerate() {
+            if values.next().is_some_and(|v| v == "*") {
+                let alone = i == 0 && values.peek().is_none() && header == Some("0");
+                return if alone { Ok(Asked::Nothing) } else { Err(Refusal::new(400, "Bad Contact: *")) };
+            }
+            if i >= PER_AOR {
+                return Err(Refusal::new(403, "Too Many Contacts"));
+            }
+            let contact = contact.map_err(|_| Refusal::new(400, "Bad Contact"))?;
+            // Nobody can be called at a mailto:.
+            if !contact.uri.is_sip() {
+                continue;
+            }
+            let uri = match contact.uri.headers {
+                Some(headers) => &contact.uri.raw[..contact.uri.raw.len() - headers.len() - 1],
+                None => contact.uri.raw,
+            };
+            if uri.len() > URI_LEN {
+                return Err(Refusal::new(400, "Contact Too Long"));
+            }
+            let expires = contact.params.get("expires").or(header).map_or(DEFAULT_EXPIRES, seconds).min(MAX_EXPIRES);
+            if expires > 0 && expires < MIN_EXPIRES {
+                return Err(Refusal::status(423).with(Name::MinExpires, MIN_EXPIRES.to_string()));
+            }
+            let instance = contact.params.get("+sip.instance").filter(|i| !i.is_empty() && i.len() <= INSTANCE_LEN);
+            let reg_id = contact.params.get("reg-id").and_then(|n| n.parse::<u32>().ok());
+            let instance = instance.map(|i| match reg_id {
+                Some(n) => format!("{i}{REG_ID}{n}"),
+                None => i.to_owned(),
+            });
+            let q = contact.params.get("q").and_then(thousandths).unwrap_or(1000);
+            wanted.push(Wanted { uri, parsed: contact.uri, instance, expires, q });
+        }
+        Ok(Asked::Contacts(wanted))
+    }
+}
+
+/// How the `reg-id` is joined to the instance in [`Binding::instance`].
+const REG_ID: &str = ";reg-id=";
+
+impl Wanted<'_> {
+    /// The binding that this contact is: the same instance, else the same URI unless two different instances say otherwise.
+    /// What this REGISTER itself has just bound (`fresh`) is replaced only by the same URI.
+    fn position(&self, entries: &[Entry], fresh: &[String]) -> Option<usize> {
+        let by_instance = entries.iter().position(|e| {
+            self.instance.is_some() && e.binding.instance == self.instance && !fresh.contains(&e.binding.contact)
+        });
+        by_instance.or_else(|| {
+            entries.iter().position(|e| {
+                let strangers =
+                    self.instance.is_some() && e.binding.instance.is_some() && e.binding.instance != self.instance;
+                !strangers && Uri::parse(&e.binding.contact).is_ok_and(|uri| contact::same(&uri, &self.parsed))
+            })
+        })
+    }
+}
+
+fn lives(aors: &Map<Label, Aor>, now: Instant, aor: &str, ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    aors.get(aor)
+        .is_some_and(|a| a.entries.iter().any(|e| e.ends > now && e.binding.flow.remote.ip().to_canonical() == ip))
+}
+
+/// Puts an entry where its q belongs, before its equals.
+fn place(entries: &mut Vec<Entry>, entry: Entry) {
+    let at = entries.iter().position(|e| e.binding.q <= entry.binding.q).unwrap_or(entries.len());
+    entries.insert(at, entry);
+}
+
+fn addressed_to_us(msg: &Message, who: &str, directory: &Directory) -> Result<(), Refusal> {
+    let to = msg.to();
+    if !to.uri.is_sip() {
+        return Err(Refusal::new(400, "Address of Record Is No SIP URI"));
+    }
+    if !contact::ours(directory, to.uri.host) || !msg.uri().is_ok_and(|uri| contact::ours(directory, uri.host)) {
+        return Err(Refusal::status(404));
+    }
+    if to.uri.user_decoded() != who {
+        return Err(Refusal::new(403, "Third-Party Registration"));
+    }
+    Ok(())
+}
+
+/// Path (RFC 3327 section 5.3): a phone that does not know of it must not be put behind it.
+fn read_path(msg: &Message) -> Result<Vec<String>, Refusal> {
+    if !msg.has(Name::Path) {
+        return Ok(Vec::new());
+    }
+    if !msg.lists(Name::Supported, "path") && !msg.lists(Name::Require, "path") {
+        return Err(Refusal::status(420).with(Name::Unsupported, "path"));
+    }
+    let hops: Vec<String> = msg.values(Name::Path).take(PATH + 1).map(str::to_owned).collect();
+    let bad = hops.len() > PATH || hops.iter().any(|h| h.len() > URI_LEN);
+    let bad = bad || !msg.addresses(Name::Path).take(PATH).all(|hop| hop.is_ok_and(|hop| hop.uri.is_sip()));
+    if bad { Err(Refusal::new(400, "Bad Path")) } else { Ok(hops) }
+}
+
+/// An expiry; what is none counts as 3600 (RFC 3261 10.2.1.1).
+fn seconds(text: &str) -> u32 {
+    let text = text.trim();
+    match text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        true => DEFAULT_EXPIRES,
+        false => text.parse().unwrap_or(u32::MAX),
+    }
+}
+
+/// A q value (RFC 3261 section 25.1), times 1000.
+fn thousandths(text: &str) -> Option<u16> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = part.len() <= 3 && part.bytes().all(|b| b.is_ascii_digit());
+    let part = format!("{part:0<3}").parse::<u16>().ok().filter(|_| digits)?;
+    match whole {
+        "0" => Some(part),
+        "1" if part == 0 => Some(1000),
+        _ => None,
+    }
+}
+
+fn shorten(text: &str, most: usize) -> String {
+    let end = (0..=most.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    text[..end].to_owned()
 }
