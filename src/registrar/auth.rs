@@ -218,17 +218,13 @@ impl Auth {
         self.minted = now.micros().max(self.minted + 1);
         let nonce = self.nonce(self.minted, flow, realm(directory));
         let (status, name) = if proxy { (407, Name::ProxyAuthenticate) } else { (401, Name::WwwAuthenticate) };
-        let wanted: &[Algorithm] =
-            if directory.node.digest.is_empty() { &[Algorithm::Sha256, Algorithm::Md5] } else { &directory.node.digest };
+        let wanted: &[Algorithm] = if directory.node.digest.is_empty() {
+            &[Algorithm::Sha256, Algorithm::Md5]
+        } else {
+            &directory.node.digest
+        };
         let header = |algorithm: &Algorithm| {
-            let challenge = Challenge {
-                realm: realm(directory).to_string(),
-                nonce: nonce.clone(),
-                algorithm: *algorithm,
-                qop: true,
-                opaque: None,
-                stale,
-            };
+            let challenge = Challenge { stale, ..Challenge::new(*algorithm, realm(directory), nonce.as_str()) };
             (name, challenge.to_string())
         };
         Verdict::Challenge { status, headers: wanted.iter().map(header).collect() }
@@ -256,9 +252,9 @@ impl Auth {
         if nonce.len() != NONCE_LEN {
             return None;
         }
-        let minted = nonce.as_bytes()[..8].iter().try_fold(0u64, |sum, c| {
-            BASE64.iter().position(|b| b == c).map(|digit| (sum << 6) | digit as u64)
-        })?;
+        let minted = nonce.as_bytes()[..8]
+            .iter()
+            .try_fold(0u64, |sum, c| BASE64.iter().position(|b| b == c).map(|digit| (sum << 6) | digit as u64))?;
         let ours = self.nonce(minted, flow, realm);
         bool::from(ours.as_bytes().ct_eq(nonce.as_bytes())).then_some(minted)
     }
@@ -379,4 +375,315 @@ fn base64(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registrar::tests::{at, flow, office, request};
+    use crate::sip::Transport;
+
+    /// A client that knows digest from its own code path: it takes challenges and answers them.
+    struct Client {
+        auth: Auth,
+        office: Directory,
+        from: Flow,
+    }
+
+    /// What a test varies in an answer.
+    #[derive(Clone)]
+    struct Answer {
+        user: &'static str,
+        from: &'static str,
+        password: &'static str,
+        signed: &'static str,
+        nc: u32,
+        /// Which of the challenges.
+        which: usize,
+    }
+
+    const RIGHT: Answer =
+        Answer { user: "121", from: "121", password: "secret-of-121", signed: "sip:office.example", nc: 1, which: 0 };
+
+    impl Client {
+        fn new() -> Client {
+            Client { auth: Auth::new(&mut Rng::from_number(5)), office: office(), from: flow(Transport::Udp, 1, 5060) }
+        }
+
+        fn send(&mut self, second: u64, lines: &[&str], from: &str) -> Verdict {
+            let msg = request("REGISTER", "sip:office.example", from, 1, lines);
+            self.auth.check(at(second), &self.from, &msg, &self.office, false)
+        }
+
+        fn challenge(&mut self, second: u64) -> Vec<Challenge> {
+            challenges(&self.send(second, &[], "121"))
+        }
+
+        fn line(&self, challenges: &[Challenge], a: &Answer) -> String {
+            let c = &challenges[a.which];
+            let value = digest::answer(c, a.user, a.password, "REGISTER", a.signed, "cn", a.nc, b"");
+            format!("Authorization: {value}")
+        }
+
+        fn answer(&mut self, second: u64, challenges: &[Challenge], a: &Answer) -> Verdict {
+            let line = self.line(challenges, a);
+            self.send(second, &[&line], a.from)
+        }
+    }
+
+    fn challenges(verdict: &Verdict) -> Vec<Challenge> {
+        let Verdict::Challenge { status: 401, headers } = verdict else { panic!("{verdict:?}") };
+        headers.iter().map(|(name, v)| (*name, Challenge::parse(v).expect("ours")).1).collect()
+    }
+
+    fn stale(verdict: &Verdict) -> Option<bool> {
+        matches!(verdict, Verdict::Challenge { .. }).then(|| challenges(verdict).iter().all(|c| c.stale))
+    }
+
+    fn known() -> Verdict {
+        Verdict::Known(Label::from("121"))
+    }
+
+    #[test]
+    fn both_algorithms_in_the_operators_order() {
+        let mut client = Client::new();
+        let challenges = client.challenge(0);
+        assert_eq!(challenges.iter().map(|c| c.algorithm).collect::<Vec<_>>(), [Algorithm::Md5, Algorithm::Sha256]);
+        assert!(challenges.iter().all(|c| c.realm == "office.example" && !c.stale && c.nonce.len() == NONCE_LEN));
+        for which in 0..2 {
+            let fresh = client.challenge(0);
+            assert_eq!(client.answer(1, &fresh, &Answer { which, ..RIGHT }), known());
+        }
+        client.office.node.digest = vec![Algorithm::Sha256];
+        let before = client.auth.sources.paid_at.len();
+        assert!(stale(&client.answer(1, &challenges, &RIGHT)).is_some(), "MD5 is not offered any more");
+        assert_eq!(client.auth.sources.paid_at.len(), before + 1);
+    }
+
+    #[test]
+    fn a_proxy_asks_with_its_own_names() {
+        let mut client = Client::new();
+        let msg = request("INVITE", "sip:122@office.example", "121", 1, &[]);
+        let verdict = client.auth.check(at(0), &client.from, &msg, &client.office, true);
+        let Verdict::Challenge { status: 407, headers } = verdict else { panic!("{verdict:?}") };
+        assert!(headers.iter().all(|(name, _)| *name == Name::ProxyAuthenticate));
+        let challenge = Challenge::parse(&headers[0].1).expect("ours");
+        let uri = "sip:122@office.example";
+        let value = digest::answer(&challenge, "121", "secret-of-121", "INVITE", uri, "cn", 1, b"");
+        let msg = request("INVITE", uri, "121", 2, &[&format!("Proxy-Authorization: {value}")]);
+        assert_eq!(client.auth.check(at(0), &client.from, &msg, &client.office, true), known());
+        assert_ne!(client.auth.check(at(0), &client.from, &msg, &client.office, false), known());
+    }
+
+    #[test]
+    fn who_may_come_in() {
+        let rows = [
+            ("right", RIGHT, Some(known())),
+            ("signed the address", Answer { signed: "sip:127.0.0.1:5060", ..RIGHT }, Some(known())),
+            ("wrong password", Answer { password: "secret-of-122", ..RIGHT }, None),
+            ("nobody", Answer { user: "999", from: "999", ..RIGHT }, None),
+            ("no name", Answer { user: "", ..RIGHT }, None),
+            ("nobody with nobody's password", Answer { user: "", from: "", password: NOBODY, ..RIGHT }, None),
+            ("signed something else", Answer { signed: "sip:elsewhere.example", ..RIGHT }, None),
+            ("in another's name", Answer { from: "122", ..RIGHT }, Some(Verdict::Refuse(403))),
+            ("nonce count 0", Answer { nc: 0, ..RIGHT }, None),
+        ];
+        for (what, answer, want) in rows {
+            if answer.from.is_empty() {
+                continue;
+            }
+            let mut client = Client::new();
+            let fresh = client.challenge(0);
+            let got = client.answer(1, &fresh, &answer);
+            match want {
+                Some(want) => assert_eq!(got, want, "{what}"),
+                None => assert_eq!(challenges(&got).len(), 2, "{what}"),
+            }
+        }
+    }
+
+    #[test]
+    fn one_who_hides_is_still_known() {
+        let mut client = Client::new();
+        let text = |method: &str, line: &str| {
+            let text = format!(
+                "{method} sip:122@office.example SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nCall-ID: a\r\n\
+                 From: <sip:anonymous@anonymous.invalid>;tag=1\r\nTo: <sip:122@office.example>\r\nCSeq: 1 {method}\r\n{line}\r\n"
+            );
+            Message::parse(bytes::Bytes::from(text)).expect("well written")
+        };
+        for (method, want) in [("INVITE", known()), ("REGISTER", Verdict::Refuse(403))] {
+            let c = &client.challenge(0)[0];
+            let value = digest::answer(c, "121", "secret-of-121", method, "sip:122@office.example", "cn", 1, b"");
+            let msg = text(method, &format!("Proxy-Authorization: {value}\r\n"));
+            assert_eq!(client.auth.check(at(0), &client.from, &msg, &client.office, true), want);
+        }
+    }
+
+    #[test]
+    fn a_stranger_s_answer_has_the_shape_of_a_wrong_password() {
+        let mut client = Client::new();
+        let fresh = client.challenge(0);
+        let rows = [
+            Answer { password: "wrong", ..RIGHT },
+            Answer { user: "999", from: "999", ..RIGHT },
+            Answer { user: "122", from: "122", password: "wrong", ..RIGHT },
+        ];
+        let shape = |verdict: Verdict| {
+            let Verdict::Challenge { status, headers } = verdict else { panic!("{verdict:?}") };
+            let text: Vec<String> = headers
+                .iter()
+                .map(|(name, v)| {
+                    format!("{}: {}", name.as_str(), v.replace(&*Challenge::parse(v).expect("ours").nonce, "N"))
+                })
+                .collect();
+            (status, text, headers.iter().map(|(_, v)| v.len()).collect::<Vec<_>>())
+        };
+        let shapes: Vec<_> = rows.iter().map(|a| shape(client.answer(1, &fresh, a))).collect();
+        assert!(shapes.windows(2).all(|w| w[0] == w[1]), "{shapes:?}");
+        let none = shape(client.send(1, &[], "121"));
+        assert_eq!(none, shapes[0]);
+    }
+
+    #[test]
+    fn counts_are_used_once_and_in_a_window() {
+        let mut client = Client::new();
+        let fresh = client.challenge(0);
+        let mut nc = |nc: u32| client.answer(1, &fresh, &Answer { nc, ..RIGHT });
+        for (count, want) in [
+            (1, None),
+            (2, None),
+            (2, Some(true)),  // replayed: stale once
+            (2, Some(false)), // and not again
+            (5, None),
+            (4, None), // overtaken, but not used
+            (4, Some(false)),
+            (100, None),
+            (37, None), // the edge of the window
+            (36, Some(false)),
+            (0xffff_ffff, None),
+            (3, Some(false)),
+        ] {
+            assert_eq!(stale(&nc(count)), want, "nc {count}");
+        }
+    }
+
+    #[test]
+    fn nonces_are_of_their_time_and_source() {
+        let mut client = Client::new();
+        let fresh = client.challenge(0);
+        let elsewhere = [flow(Transport::Udp, 1, 5061), flow(Transport::Udp, 2, 5060), flow(Transport::Tcp, 1, 5060)];
+        let home = client.from;
+        for other in elsewhere {
+            client.from = other;
+            assert_eq!(stale(&client.answer(1, &fresh, &RIGHT)), Some(true));
+        }
+        client.from = home;
+        assert_eq!(client.answer(300, &fresh, &RIGHT), known());
+        assert_eq!(stale(&client.answer(301, &fresh, &Answer { nc: 2, ..RIGHT })), Some(true));
+
+        // Stale says nothing about the password, and counts nothing against anybody.
+        let mut forged = client.challenge(400);
+        forged[0].nonce = format!("AAAA{}", &forged[0].nonce[4..]);
+        let failures = client.auth.sources.paid_at.len();
+        for user in ["121", "999"] {
+            for nonce in ["", "x", "ÄÄÄÄÄÄÄÄÄÄÄÄ", forged[0].nonce.clone().as_str()] {
+                forged[0].nonce = nonce.to_owned();
+                let answer = Answer { user, from: user, password: "wrong", ..RIGHT };
+                assert_eq!(stale(&client.answer(400, &forged, &answer)), Some(true));
+            }
+        }
+        assert_eq!(client.auth.sources.paid_at.len(), failures);
+        // A nonce of another run of ours.
+        client.auth = Auth::new(&mut Rng::from_number(6));
+        assert_eq!(stale(&client.answer(1, &fresh, &RIGHT)), Some(true));
+    }
+
+    #[test]
+    fn no_memory_before_a_proof_and_bounded_after() {
+        let mut client = Client::new();
+        for second in 0..1000 {
+            let fresh = client.challenge(second);
+            client.answer(second, &fresh, &Answer { user: "999", from: "999", ..RIGHT });
+        }
+        assert_eq!(client.auth.remembered(), 0);
+        assert!(client.auth.sources.paid_at.len() <= 1 && client.auth.victims.paid_at.len() <= 1);
+        // What is pushed out of a full table cannot be replayed.
+        let fresh = client.challenge(2000);
+        assert_eq!(client.answer(2000, &fresh, &RIGHT), known());
+        let minted = client.auth.minted;
+        client.auth.used.extend((0..NONCES as u64).map(|i| (minted + 1 + i, Window::default())));
+        client.auth.minted += 1 + NONCES as u64;
+        let next = client.challenge(2000);
+        assert_eq!(client.answer(2000, &next, &RIGHT), known());
+        assert_eq!(client.auth.remembered(), NONCES + 1);
+        assert_eq!(stale(&client.answer(2000, &fresh, &RIGHT)), Some(true));
+        let later = client.challenge(2301);
+        assert_eq!(client.answer(2301, &later, &RIGHT), known());
+        assert!(client.auth.remembered() <= 2);
+    }
+
+    #[test]
+    fn guessing_is_slow_and_the_owner_stays_in() {
+        // One address: not more than ten guesses are looked at within the first minute.
+        let mut client = Client::new();
+        let mut looked_at = 0;
+        for tenth in 0..600 {
+            let before = client.auth.sources.paid_at.values().copied().max();
+            let fresh = client.challenge(tenth / 10);
+            client.answer(tenth / 10, &fresh, &Answer { password: "guess", ..RIGHT });
+            looked_at += u32::from(client.auth.sources.paid_at.values().copied().max() != before);
+        }
+        assert!((5..=10).contains(&looked_at), "{looked_at}");
+        // Even the right password does not help there now; elsewhere it does, and at home too.
+        let fresh = client.challenge(59);
+        assert!(stale(&client.answer(59, &fresh, &RIGHT)).is_some());
+        client.from = flow(Transport::Udp, 9, 5060);
+        let fresh = client.challenge(61);
+        assert_eq!(client.answer(61, &fresh, &RIGHT), known());
+
+        // A hundred addresses: not more than a hundred guesses an hour at one extension.
+        let mut client = Client::new();
+        let mut looked_at = 0;
+        for second in 0..3600 {
+            client.from = flow(Transport::Udp, (second % 100) as u8 + 10, 5060);
+            let before = client.auth.victims.paid_at.get("121").copied();
+            let fresh = client.challenge(second);
+            client.answer(second, &fresh, &Answer { password: "guess", ..RIGHT });
+            looked_at += u32::from(client.auth.victims.paid_at.get("121").copied() != before);
+        }
+        assert!((90..=100).contains(&looked_at), "{looked_at}");
+        let fresh = client.challenge(3599);
+        let line = client.line(&fresh, &RIGHT);
+        let msg = request("REGISTER", "sip:office.example", "121", 1, &[&line]);
+        let locked = client.auth.check(at(3599), &client.from, &msg, &client.office, false);
+        assert!(stale(&locked).is_some(), "locked for strangers' addresses");
+        let home = client.auth.check_home(at(3599), &client.from, &msg, &client.office, false, |aor, _| aor == "121");
+        assert_eq!(home, known());
+    }
+
+    #[test]
+    fn full_tables_stay_full_and_are_cleared_when_paid_off() {
+        let mut failures =
+            Failures::new(Limit { burst: 2, interval: Duration::from_secs(1) }, 3, &mut Rng::from_number(1));
+        for key in 0..10 {
+            failures.count(at(0).mono, key);
+        }
+        assert_eq!(failures.paid_at.len(), 3);
+        failures.count(at(0).mono, 0);
+        assert!(
+            failures.locked(at(0).mono, &0) && !failures.locked(at(1).mono, &0) && !failures.locked(at(0).mono, &1)
+        );
+        failures.count(at(20).mono, 11);
+        assert_eq!(failures.paid_at.len(), 1);
+    }
+
+    #[test]
+    fn networks() {
+        for (ip, network_of) in
+            [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")]
+        {
+            assert_eq!(network(ip.parse().expect("ip")).to_string(), network_of);
+        }
+    }
 }

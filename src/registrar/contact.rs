@@ -45,8 +45,8 @@ pub fn same_request(signed: &str, asked: &str, directory: &Directory) -> bool {
         return true;
     }
     let (Ok(signed), Ok(asked)) = (Uri::parse(signed), Uri::parse(asked)) else { return false };
-    let place = signed.host.eq_ignore_ascii_case(asked.host)
-        || (ours(directory, signed.host) && ours(directory, asked.host));
+    let place =
+        signed.host.eq_ignore_ascii_case(asked.host) || (ours(directory, signed.host) && ours(directory, asked.host));
     signed.is_sip() && asked.is_sip() && place && signed.user_decoded() == asked.user_decoded()
 }
 

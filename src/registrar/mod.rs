@@ -256,6 +256,7 @@ impl Registrar {
             place(&mut entries, entry);
             self.put(who, entries);
         }
+        self.keep_twins(changes);
     }
 
     /// Clears away what has expired.
@@ -274,6 +275,7 @@ impl Registrar {
             });
             self.put(who, entries);
         }
+        self.keep_twins(changes);
     }
 
     /// When [`Registrar::tick`] has something to do.
@@ -378,7 +380,7 @@ impl Registrar {
                         expires_at: Wall::from_micros((now.wall + lasting).micros() / 1000 * 1000),
                     };
                     match old {
-                        Some(old) if old.binding.contact == binding.contact => {
+                        Some(old) if old.binding.twin(&binding) => {
                             changes.push(Change::Refreshed(binding.clone()));
                         }
                         Some(old) => changes.extend([old.binding.gone(), Change::Added(binding.clone())]),
@@ -401,13 +403,14 @@ impl Registrar {
     /// The store and the readers know a binding by its contact; when one of two with the same contact goes, the other is told again.
     fn keep_twins(&self, changes: &mut Vec<Change>) {
         for at in 0..changes.len() {
-            if let Change::Removed { aor, contact } = &changes[at] {
-                let told = changes[at..].iter().any(
-                    |c| matches!(c, Change::Added(b) | Change::Refreshed(b) if b.aor == *aor && b.contact == *contact),
-                );
-                let twin = self.entries(aor).iter().find(|e| e.binding.contact == *contact && !told);
-                changes.extend(twin.map(|e| Change::Refreshed(e.binding.clone())).into_iter().collect::<Vec<_>>());
-            }
+            let Change::Removed { aor, contact } = &changes[at] else { continue };
+            let told = |twin: &Binding| {
+                let of = |c: &Change| matches!(c, Change::Added(b) | Change::Refreshed(b) if b.aor == twin.aor && b.twin(twin));
+                changes[at..].iter().any(of)
+            };
+            let same = self.entries(aor).iter().map(|e| &e.binding).filter(|b| b.contact == *contact && !told(b));
+            let again: SmallVec<[Change; 1]> = same.map(|b| Change::Refreshed(b.clone())).collect();
+            changes.extend(again);
         }
     }
 
@@ -447,7 +450,8 @@ impl Registrar {
             let b = &entry.binding;
             let left = (entry.ends - now.mono).as_micros().div_ceil(1_000_000);
             let q = format_args!(";q={}.{:03}", b.q / 1000, b.q % 1000);
-            let instance = b.instance.as_deref().map(|i| i.rsplit_once(REG_ID).map_or((i, None), |(i, n)| (i, Some(n))));
+            let instance =
+                b.instance.as_deref().map(|i| i.rsplit_once(REG_ID).map_or((i, None), |(i, n)| (i, Some(n))));
             match instance {
                 None => w.fmt(Name::Contact, format_args!("<{}>;expires={left}{q}", b.contact)),
                 Some((i, None)) => {
@@ -565,16 +569,13 @@ impl Wanted<'_> {
     /// The binding that this contact is: the same instance, else the same URI unless two different instances say otherwise.
     /// What this REGISTER itself has just bound (`fresh`) is replaced only by the same URI.
     fn position(&self, entries: &[Entry], fresh: &[String]) -> Option<usize> {
-        let by_instance = entries.iter().position(|e| {
-            self.instance.is_some() && e.binding.instance == self.instance && !fresh.contains(&e.binding.contact)
-        });
-        by_instance.or_else(|| {
-            entries.iter().position(|e| {
-                let strangers =
-                    self.instance.is_some() && e.binding.instance.is_some() && e.binding.instance != self.instance;
-                !strangers && Uri::parse(&e.binding.contact).is_ok_and(|uri| contact::same(&uri, &self.parsed))
-            })
-        })
+        let same_uri = |e: &Entry| Uri::parse(&e.binding.contact).is_ok_and(|uri| contact::same(&uri, &self.parsed));
+        let same_phone = |e: &Entry| self.instance.is_some() && e.binding.instance == self.instance;
+        let strangers = |e: &Entry| self.instance.is_some() && e.binding.instance.is_some() && !same_phone(e);
+        let find = |is: &dyn Fn(&Entry) -> bool| entries.iter().position(is);
+        find(&|e| e.binding.instance == self.instance && same_uri(e))
+            .or_else(|| find(&|e| same_phone(e) && !fresh.contains(&e.binding.contact)))
+            .or_else(|| find(&|e| !strangers(e) && same_uri(e)))
     }
 }
 
@@ -643,3 +644,6 @@ fn shorten(text: &str, most: usize) -> String {
     let end = (0..=most.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
     text[..end].to_owned()
 }
+
+#[cfg(test)]
+mod tests;
