@@ -315,7 +315,12 @@ fn digest<D: md5::Digest>(mut hasher: D, parts: &[&[u8]]) -> impl AsRef<[u8]> + 
 
 fn hex(bytes: &impl AsRef<[u8]>) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.as_ref().iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
+    bytes
+        .as_ref()
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
 }
 
 /// Text as a quoted string.
@@ -339,7 +344,9 @@ impl fmt::Display for Quoted<'_> {
 fn pairs(value: &str) -> Result<Pairs<'_>, Bad> {
     let value = value.trim();
     match value.split_at_checked(6) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("Digest") && rest.starts_with([' ', '\t']) => Ok(Pairs { rest }),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("Digest") && rest.starts_with([' ', '\t']) => {
+            Ok(Pairs { rest })
+        }
         _ => Err(Bad("scheme of authentication")),
     }
 }
@@ -429,7 +436,10 @@ mod tests {
         let mut challenge = Challenge::new(Algorithm::Sha256, "a \"b\" \\c", "n/=");
         (challenge.opaque, challenge.stale) = (Some("o".into()), true);
         let text = challenge.to_string();
-        assert_eq!(text, r#"Digest realm="a \"b\" \\c", nonce="n/=", algorithm=SHA-256, qop="auth", opaque="o", stale=true"#);
+        assert_eq!(
+            text,
+            r#"Digest realm="a \"b\" \\c", nonce="n/=", algorithm=SHA-256, qop="auth", opaque="o", stale=true"#
+        );
         assert_eq!(Challenge::parse(&text).unwrap(), challenge);
         let lean = Challenge::parse("DIGEST  nonce=abc , realm = \"r\"").unwrap();
         assert_eq!((lean.algorithm, lean.qop, lean.stale), (Algorithm::Md5, Qop::None, false));

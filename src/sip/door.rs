@@ -7,7 +7,8 @@ use super::name::{Method, Name};
 use super::uri::Scheme;
 
 /// The methods that we answer, as an Allow header has them.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, REGISTER, OPTIONS, INFO, UPDATE, PRACK, SUBSCRIBE, NOTIFY, REFER, MESSAGE";
+pub const ALLOW: &str =
+    "INVITE, ACK, BYE, CANCEL, REGISTER, OPTIONS, INFO, UPDATE, PRACK, SUBSCRIBE, NOTIFY, REFER, MESSAGE";
 /// The option tags that may stand in Require.
 pub const SUPPORTED: &[&str] = &["timer", "path"];
 /// The body type of calls, as an Accept header has it.
@@ -91,7 +92,11 @@ fn body(msg: &Message) -> Result<(), Refusal> {
 /// Whether the body may be ignored (RFC 3261 20.11).
 fn optional(msg: &Message) -> bool {
     let Some(value) = msg.text(Name::ContentDisposition) else { return false };
-    value.split(';').skip(1).any(|p| p.split_once('=').is_some_and(|(n, v)| n.trim().eq_ignore_ascii_case("handling") && v.trim().eq_ignore_ascii_case("optional")))
+    value.split(';').skip(1).any(|p| {
+        p.split_once('=').is_some_and(|(n, v)| {
+            n.trim().eq_ignore_ascii_case("handling") && v.trim().eq_ignore_ascii_case("optional")
+        })
+    })
 }
 
 fn takes_sdp(range: &str) -> bool {

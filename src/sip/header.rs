@@ -198,7 +198,8 @@ impl<'a> Reason<'a> {
         if protocol.is_empty() || !chars::all(protocol.as_bytes(), chars::TOKEN) {
             return Err(Bad("protocol of Reason"));
         }
-        let text = params.get("text").map(|t| if t.contains('\\') { uri::unescape(t).into() } else { Cow::Borrowed(t) });
+        let text =
+            params.get("text").map(|t| if t.contains('\\') { uri::unescape(t).into() } else { Cow::Borrowed(t) });
         Ok(Reason { protocol, cause: params.get("cause").and_then(|c| c.parse().ok()), text })
     }
 }
@@ -316,7 +317,9 @@ impl RAck {
     pub fn parse(value: &str) -> Result<RAck, Bad> {
         let mut words = value.split_ascii_whitespace();
         match (words.next().and_then(number), words.next().and_then(number), words.next(), words.next()) {
-            (Some(rseq), Some(cseq), Some(method), None) => Ok(RAck { rseq, cseq, method: Method::from_bytes(method.as_bytes()) }),
+            (Some(rseq), Some(cseq), Some(method), None) => {
+                Ok(RAck { rseq, cseq, method: Method::from_bytes(method.as_bytes()) })
+            }
             _ => Err(Bad("RAck")),
         }
     }
@@ -376,7 +379,12 @@ impl<'a> SubscriptionState<'a> {
             return Err(Bad("Subscription-State"));
         }
         let number = |name| params.get(name).and_then(seconds);
-        Ok(SubscriptionState { state, expires: number("expires"), reason: params.get("reason"), retry_after: number("retry-after") })
+        Ok(SubscriptionState {
+            state,
+            expires: number("expires"),
+            reason: params.get("reason"),
+            retry_after: number("retry-after"),
+        })
     }
 }
 
@@ -476,7 +484,9 @@ mod tests {
         assert_eq!(SessionExpires::parse(" 99999999999 ; refresher = UAC").unwrap().delta, u32::MAX);
         assert_eq!(RetryAfter::parse("5 (I'm in a meeting);duration=60").unwrap().duration, Some(60));
         assert_eq!(Reason::parse("SIP;text=\"a \\\"b\\\"\"").unwrap().text.as_deref(), Some("a \"b\""));
-        let refer = ReferTo::parse("<sip:300@x;method=INVITE?Replaces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2&Require=replaces>").unwrap();
+        let refer =
+            ReferTo::parse("<sip:300@x;method=INVITE?Replaces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2&Require=replaces>")
+                .unwrap();
         assert_eq!(refer.replaces.as_ref().map(|r| r.call_id.as_str()), Some("a@b"));
         assert_eq!((refer.target(), refer.method), ("sip:300@x;method=INVITE", Some(Method::Invite)));
         assert!(ReferTo::parse("<sip:a@b?Replaces=x>").is_err());
@@ -484,7 +494,9 @@ mod tests {
         assert_eq!((d.reason, d.counter, d.address.uri.user), (Some("user-busy"), 2, Some("+7383")));
         let r = RemotePartyId::parse("<sip:1@x>;party=calling;screen=yes;privacy=full").unwrap();
         assert!(r.screen && r.private && !r.called);
-        assert!(Privacy::parse("id;critical").hides() && !Privacy::parse("none").hides() && !Privacy::parse("x").hides());
+        assert!(
+            Privacy::parse("id;critical").hides() && !Privacy::parse("none").hides() && !Privacy::parse("x").hides()
+        );
         let q = |text: &str| NameAddr::parse(&format!("<sip:a@b>;q={text}")).unwrap().q();
         assert_eq!(["1", "1.000", "0.5", "0.33", "0.125", ".7"].map(q), [1000, 1000, 500, 330, 125, 700].map(Some));
         assert_eq!(["1.1", "2", "0.1234", "x", "0.-1"].map(q), [None; 5]);

@@ -266,7 +266,8 @@ impl Name {
                 return Name::Other;
             }
             let (spelling, name) = SPELLINGS[index - 1];
-            if spelling.len() == len && (spelling.as_bytes() == text || spelling.as_bytes().eq_ignore_ascii_case(text)) {
+            if spelling.len() == len && (spelling.as_bytes() == text || spelling.as_bytes().eq_ignore_ascii_case(text))
+            {
                 return name;
             }
             at = (at + 1) % SLOTS;

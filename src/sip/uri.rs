@@ -113,7 +113,16 @@ impl<'a> Uri<'a> {
             return Err(Bad("number of tel URI"));
         }
         let params = Params::of_uri(&b[end..])?;
-        Ok(Uri { raw, scheme: Scheme::Tel, user: Some(&raw[4..end]), password: None, host: "", port: None, params, headers: None })
+        Ok(Uri {
+            raw,
+            scheme: Scheme::Tel,
+            user: Some(&raw[4..end]),
+            password: None,
+            host: "",
+            port: None,
+            params,
+            headers: None,
+        })
     }
 
     fn opaque(raw: &'a str) -> Result<Uri<'a>, Bad> {
@@ -244,7 +253,9 @@ impl<'a> Params<'a> {
 
     /// The value of a parameter, without its quotes; a flag gives `""`. Names in any case; the first of several.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.bytes().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).and_then(|(_, v)| std::str::from_utf8(v).ok())
+        self.bytes()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
+            .and_then(|(_, v)| std::str::from_utf8(v).ok())
     }
 
     /// Whether the parameter is there.
@@ -359,8 +370,7 @@ impl<'a> NameAddr<'a> {
         let uri = std::str::from_utf8(&value[open + 1..close]).map_err(|_| Bad("URI is not UTF-8"))?;
         let uri = Uri::parse(uri)?;
         let params = Params::scan(&value[close + 1..], each)?;
-        let display =
-            if display_raw.is_empty() { None } else { std::str::from_utf8(display_raw).ok() };
+        let display = if display_raw.is_empty() { None } else { std::str::from_utf8(display_raw).ok() };
         Ok(NameAddr { display, display_raw, uri, params })
     }
 

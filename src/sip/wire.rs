@@ -18,6 +18,9 @@ type Lines = SmallVec<[Line; limits::HEADERS]>;
 /// A fault: the status and phrase of its answer. The first one counts.
 type Fault = (u16, &'static str);
 
+/// What the branch of an RFC 3261 transaction begins with.
+const COOKIE: &[u8] = b"z9hG4bK";
+
 /// See [`Message::parse`].
 pub(super) fn parse(mut wire: Bytes) -> Result<Message, Malformed> {
     let leading = wire.iter().position(|&c| c != b'\r' && c != b'\n').unwrap_or(wire.len());
@@ -236,8 +239,23 @@ fn interpret(wire: Bytes, head: Scanned, lines: Lines, fault: Option<Fault>) -> 
         let refusal = message.refusal.take().unwrap_or_else(|| Refusal::new(status, phrase));
         return Err(malformed(wire, &lines, message.status != 0, message.method, refusal));
     }
-    let Draft { status, method, method_text, uri, via, branch, from, from_tag, to, to_tag, call_id, seq, body_len, present, .. } =
-        message;
+    let Draft {
+        status,
+        method,
+        method_text,
+        uri,
+        via,
+        branch,
+        from,
+        from_tag,
+        to,
+        to_tag,
+        call_id,
+        seq,
+        body_len,
+        present,
+        ..
+    } = message;
     let mut wire = wire;
     if wire.len() > head.body + body_len {
         wire.truncate(head.body + body_len);
@@ -371,7 +389,8 @@ impl Draft {
         let rest = buf.len() - body;
         self.body_len = rest;
         if let Some(value) = once.content_length {
-            let length = chars::number(value.of(buf), u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
+            let length =
+                chars::number(value.of(buf), u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
             if length > rest as u64 {
                 return Err((400, "Body Shorter than Content-Length"));
             }
@@ -398,7 +417,7 @@ impl Draft {
         .map_err(|_| bad)?;
         if let Some(branch) = branch.filter(|b| !b.is_empty()) {
             // Nothing behind the cookie: two such transactions could not be told apart (RFC 4475 3.2.1).
-            if !identifier(branch) || branch.eq_ignore_ascii_case(b"z9hG4bK") {
+            if !identifier(branch) || branch.eq_ignore_ascii_case(COOKIE) {
                 return Err(bad);
             }
             self.branch = Some(Span::within(buf, branch));
@@ -505,6 +524,8 @@ fn twice(name: Name) -> Fault {
 
 /// Cuts a stream into messages (RFC 3261 18.3): by Content-Length, which is mandatory there. Line ends between messages are keep-alives
 /// (RFC 5626 3.5.1). Whatever leaves in doubt where the next message begins is an error after which the stream has to be closed.
+/// Only an RFC 2543 request (no cookie in its branch) may come without Content-Length: its body is what has arrived, and nothing behind it
+/// is read, since RFC 2543 lets such a body last until the connection closes.
 ///
 /// Holds at most one unfinished message of [`limits::MESSAGE`] bytes beside what was pushed last.
 #[derive(Debug, Default)]
@@ -514,12 +535,15 @@ pub struct Framer {
     seen: usize,
     /// Head and body of the message at the front, once its head is whole.
     need: Option<usize>,
+    /// The message at the front is the last one.
+    last: bool,
     /// The start line was looked at.
     started: bool,
     /// Line ends since the last message or ping.
     line_ends: u8,
     ping: bool,
-    broken: bool,
+    /// Nothing that comes is read any more.
+    ended: bool,
 }
 
 /// A stream that cannot be followed any further: send the answer, if there is one, and close.
@@ -529,7 +553,7 @@ pub struct FrameError(pub Malformed);
 impl Framer {
     /// Takes what was read from the stream. Call [`Framer::next`] until it has no more, before the next push.
     pub fn push(&mut self, bytes: &[u8]) {
-        if !self.broken {
+        if !self.ended {
             self.buf.extend_from_slice(bytes);
         }
     }
@@ -537,17 +561,13 @@ impl Framer {
     /// The next whole message, in memory of its own.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
-        if self.broken {
+        if self.ended {
             return Ok(None);
         }
-        match self.step() {
-            Err(error) => {
-                self.broken = true;
-                self.buf = BytesMut::new();
-                Err(FrameError(error))
-            }
-            whole => Ok(whole.expect("errors are above")),
-        }
+        self.step().map_err(|error| {
+            self.end();
+            FrameError(error)
+        })
     }
 
     /// Whether a ping (two line ends between messages) came since the last call: answer it with one line end.
@@ -575,6 +595,16 @@ impl Framer {
         self.buf.is_empty()
     }
 
+    /// Whether nothing more will be read from this stream: close it when its transactions are done.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.buf = BytesMut::new();
+    }
+
     fn step(&mut self) -> Result<Option<Bytes>, Malformed> {
         let need = match self.need {
             Some(need) => need,
@@ -594,6 +624,9 @@ impl Framer {
             self.buf.clear();
         }
         (self.need, self.seen, self.started, self.line_ends) = (None, 0, false, 0);
+        if self.last {
+            self.end();
+        }
         Ok(Some(message))
     }
 
@@ -616,7 +649,9 @@ impl Framer {
                     }
                     self.started = true;
                 }
-                None if self.buf.len() > limits::URI + limits::METHOD + 16 => return Err(Malformed::dropped(Drop::NotSip)),
+                None if self.buf.len() > limits::URI + limits::METHOD + 16 => {
+                    return Err(Malformed::dropped(Drop::NotSip));
+                }
                 None => return Ok(None),
             }
         }
@@ -633,7 +668,14 @@ impl Framer {
             self.buf.truncate(limits::MESSAGE);
             return Err(broken(&self.buf, (513, "Message Too Large")));
         }
-        let body = body_length(&self.buf[..end]).map_err(|fault| broken(&self.buf[..end], fault))?;
+        let body = match body_length(&self.buf[..end]) {
+            Ok(Some(length)) => length,
+            Ok(None) => {
+                self.last = true;
+                self.buf.len() - end
+            }
+            Err(fault) => return Err(broken(&self.buf[..end], fault)),
+        };
         match end + body {
             need if need <= limits::MESSAGE => Ok(Some(need)),
             _ => Err(broken(&self.buf[..end], (413, "Request Entity Too Large"))),
@@ -660,8 +702,8 @@ impl Framer {
     }
 }
 
-/// The one Content-Length of a head on a stream.
-fn body_length(head: &[u8]) -> Result<usize, Fault> {
+/// The one Content-Length of a head on a stream. None: it may be missing.
+fn body_length(head: &[u8]) -> Result<Option<usize>, Fault> {
     let mut lines = Lines::new();
     let mut scanned = scan(head, &mut lines);
     let joined;
@@ -676,12 +718,18 @@ fn body_length(head: &[u8]) -> Result<usize, Fault> {
         return Err(fault);
     }
     let mut lengths = lines.iter().filter(|l| l.name == Name::ContentLength);
-    let value = lengths.next().ok_or((400, "Missing Content-Length Header Field"))?.value.of(buf);
+    let Some(value) = lengths.next().map(|l| l.value.of(buf)) else {
+        let via = lines.iter().find(|l| l.name == Name::Via).map_or(&buf[..0], |l| l.value.of(buf));
+        let top = &via[..uri::element_end(via)];
+        let cookie = top.windows(COOKIE.len()).any(|w| w.eq_ignore_ascii_case(COOKIE));
+        let request = buf.get(..4).is_some_and(|b| !b.eq_ignore_ascii_case(b"SIP/"));
+        return if request && !cookie { Ok(None) } else { Err((400, "Missing Content-Length Header Field")) };
+    };
     if lengths.next().is_some() {
         return Err(twice(Name::ContentLength));
     }
     let length = chars::number(value, u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
-    Ok(length as usize)
+    Ok(Some(length as usize))
 }
 
 /// A head after which the stream cannot be followed.
