@@ -504,7 +504,10 @@ fn again(rng: &mut Rng) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::base::Rng;
 
     const TIMING: Timing =
         Timing { t1: Duration::from_millis(500), t2: Duration::from_secs(4), t4: Duration::from_secs(5) };
@@ -608,6 +611,7 @@ mod tests {
     #[test]
     fn who_may_ask_when() {
         type Make = fn() -> Usage;
+        type Row = (&'static str, Make, u16, u16, u16, bool, bool, bool);
         let waiting: Make = || Usage::uac(1, true);
         let late: Make = || Usage::uac(1, false);
         let pending: Make = || Usage::uas(1, true);
@@ -642,7 +646,7 @@ mod tests {
             assert!(usage.updated(2, false, &mut rng()).is_ok());
             usage
         };
-        let table: [(&str, Make, u16, u16, u16, bool, bool, bool); 11] = [
+        let table: [Row; 11] = [
             // situation, their INVITE, their UPDATE with offer, without; our INVITE, our UPDATE with offer, without
             ("idle", || Usage::idle(true), 200, 200, 200, true, true, true),
             ("our INVITE waits", waiting, 491, 491, 200, false, false, true),
@@ -756,5 +760,48 @@ mod tests {
         assert_eq!(serde_json::from_str::<Usage>(&json).expect("the same"), usage);
         usage.end();
         assert_eq!(usage, Usage::idle(false));
+    }
+
+    proptest! {
+        /// Whatever the two sides do in whatever order: no panic, one 2xx at a time is repeated, each at most until its ACK or its end, and with
+        /// nothing under way an offer is always settled.
+        #[test]
+        fn anything_may_happen(steps in prop::collection::vec((0u8..16, 1u32..4, any::<bool>(), 0u64..9000), 0..60), owner in any::<bool>()) {
+            let (mut usage, mut rng, mut now) = (Usage::idle(owner), rng(), 0);
+            let (mut accepted, mut settled) = (0, 0);
+            for (what, seq, sdp, pause) in steps {
+                match what {
+                    0 => drop(usage.invited(seq, sdp, &mut rng)),
+                    1 => {
+                        let open = matches!(usage.theirs(), Theirs::Pending { .. });
+                        usage.accept(ms(now), TIMING, bytes("200"), sdp);
+                        accepted += usize::from(open);
+                    }
+                    2 => usage.refuse(),
+                    3 => settled += usize::from(usage.acked(seq, sdp).is_some()),
+                    4 if usage.may_invite() => usage.inviting(seq, sdp),
+                    5 => drop(usage.accepted(seq, sdp).map(|_| usage.acknowledge(ms(now), TIMING, seq, bytes("ACK")))),
+                    6 => usage.refused(ms(now), if sdp { 491 } else { 488 }, &mut rng),
+                    7 => drop(usage.updated(seq, sdp, &mut rng)),
+                    8 => usage.update_answered(),
+                    9 if usage.may_update(sdp) => usage.updating(seq, sdp),
+                    10 => drop(usage.update_done(ms(now), seq, if pause % 2 == 0 { 200 } else { 491 }, sdp, &mut rng)),
+                    11 => drop((usage.ringing(sdp), usage.progress(sdp), usage.reack(seq))),
+                    _ => {
+                        now += pause;
+                        settled += run(&mut usage, now).into_iter().filter(|(_, act)| *act == Act::NoAck).count();
+                    }
+                }
+                prop_assert!(settled <= accepted);
+            }
+            usage.update_answered();
+            for seq in 1..4 {
+                usage.update_done(ms(now), seq, 200, true, &mut rng);
+            }
+            usage.refused(ms(now), 486, &mut rng);
+            usage.refuse();
+            run(&mut usage, now + 100_000);
+            prop_assert_eq!(usage, Usage::idle(owner));
+        }
     }
 }

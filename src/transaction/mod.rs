@@ -205,6 +205,8 @@ pub struct Layer<U> {
     table: HashTable<ServerKey>,
     hasher: ahash::RandomState,
     timers: Timers<Who>,
+    /// The request that came last: most are answered or dismissed before anything else happens, so its first deadline is armed only then.
+    fresh: Option<ServerKey>,
     rng: Rng,
     timing: Timing,
     limits: Limits,
@@ -294,6 +296,7 @@ impl<U: Copy> Layer<U> {
             table: HashTable::new(),
             hasher: rng.hasher(),
             timers: Timers::new(),
+            fresh: None,
             rng: rng.fork(),
             timing,
             limits,
@@ -305,6 +308,7 @@ impl<U: Copy> Layer<U> {
 
     /// A parsed message from the wire.
     pub fn receive(&mut self, now: Instant, flow: Flow, msg: Message, out: &mut Vec<Output<U>>) {
+        self.arm_fresh();
         if !msg.is_request() {
             self.response(now, flow, msg, out);
         } else {
@@ -424,6 +428,7 @@ impl<U: Copy> Layer<U> {
 
     /// A deadline has passed.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Output<U>>) {
+        self.arm_fresh();
         while let Some(who) = self.timers.pop(now) {
             match who {
                 Who::Server(key) => {
@@ -450,7 +455,8 @@ impl<U: Copy> Layer<U> {
 
     /// When [`Layer::tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.deadline()
+        let fresh = self.fresh.and_then(|key| self.servers.get(key)).and_then(|slot| slot.state.deadline());
+        earlier(self.timers.deadline(), fresh)
     }
 
     /// The user's token of a request.
@@ -576,7 +582,7 @@ impl<U: Copy> Layer<U> {
         if self.limits.trying_after.is_zero() && msg.method() == Method::Invite {
             self.drive_server(now, key, ToServer::Timer, out);
         } else {
-            self.settle_server(key);
+            self.fresh = Some(key);
         }
         out.push(Output::Request { key, flow, msg });
     }
@@ -811,6 +817,12 @@ impl<U: Copy> Layer<U> {
         if let Some(at) = sent.deadline().filter(|at| *at < slot.armed) {
             slot.armed = at;
             self.timers.arm(at, Who::Client(key));
+        }
+    }
+
+    fn arm_fresh(&mut self) {
+        if let Some(key) = self.fresh.take() {
+            self.settle_server(key);
         }
     }
 
