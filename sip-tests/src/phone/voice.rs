@@ -1,0 +1,176 @@
+//! One audio stream of a phone: G.711 packets whose samples are the speaker's own tone, and an ear that tells tones apart.
+//! The tone is a pattern of four bytes, repeated, so that a single packet that went astray tells whose it was.
+
+use std::net::SocketAddr;
+
+use super::sdp::Direction;
+use crate::{MS, Time};
+
+/// Whose voice it is: the phone's index and its call's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Tone(pub u32);
+
+/// Packet time.
+const FRAME: Time = 20 * MS;
+/// Samples (bytes) a packet.
+const SAMPLES: usize = 160;
+
+/// One RTP stream in both directions.
+#[derive(Clone, Debug)]
+pub struct Voice {
+    /// What we say.
+    pub tone: Tone,
+    /// Where we listen.
+    pub local: SocketAddr,
+    /// Where we send; none: nowhere.
+    pub remote: Option<SocketAddr>,
+    /// What we send and hear by negotiation.
+    pub direction: Direction,
+    /// Our payload type.
+    pub payload: u8,
+    /// The payload type of digits.
+    pub digits: Option<u8>,
+    /// The negotiation is far enough for packets to flow.
+    pub on: bool,
+    /// Tones heard, with how many packets and when last.
+    pub heard: Vec<Heard>,
+    /// Digits heard, each once.
+    pub keys: String,
+    /// What was wrong with the packets.
+    pub complaints: Vec<String>,
+    ssrc: u32,
+    seq: u16,
+    stamp: u32,
+    next: Time,
+    source: Option<u32>,
+    last_key: Option<u32>,
+    pressing: Vec<Vec<u8>>,
+}
+
+/// A tone in our ear.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heard {
+    /// Whose.
+    pub tone: Tone,
+    /// Packets.
+    pub count: u64,
+    /// First packet.
+    pub first: Time,
+    /// Last packet.
+    pub last: Time,
+}
+
+impl Voice {
+    /// A stream that is not on yet.
+    pub fn new(tone: Tone, local: SocketAddr, random: u64) -> Voice {
+        Voice {
+            tone,
+            local,
+            remote: None,
+            direction: Direction::SendRecv,
+            payload: 8,
+            digits: None,
+            on: false,
+            heard: Vec::new(),
+            keys: String::new(),
+            complaints: Vec::new(),
+            ssrc: random as u32,
+            seq: (random >> 32) as u16,
+            stamp: (random >> 20) as u32,
+            next: 0,
+            source: None,
+            last_key: None,
+            pressing: Vec::new(),
+        }
+    }
+
+    /// When the next packet is due.
+    pub fn deadline(&self) -> Option<Time> {
+        (self.on && self.remote.is_some() && self.direction.sends()).then_some(self.next)
+    }
+
+    /// The packets that are due.
+    pub fn speak(&mut self, now: Time) -> Option<(SocketAddr, Vec<u8>)> {
+        let to = self.remote.filter(|_| self.deadline().is_some_and(|at| at <= now))?;
+        self.next = if self.next + FRAME < now { now + FRAME } else { self.next + FRAME };
+        self.seq = self.seq.wrapping_add(1);
+        self.stamp = self.stamp.wrapping_add(SAMPLES as u32);
+        if let Some(event) = self.pressing.pop() {
+            let pt = self.digits.unwrap_or(101);
+            return Some((to, self.packet(pt, event)));
+        }
+        let tone = self.tone.0.to_be_bytes();
+        let sound = tone.iter().copied().cycle().take(SAMPLES).collect();
+        Some((to, self.packet(self.payload, sound)))
+    }
+
+    /// Presses a key (RFC 4733): three beginnings and three ends, all with one timestamp in their event.
+    pub fn press(&mut self, key: u8) {
+        for end in [true, true, true, false, false, false] {
+            let duration: u16 = if end { 1600 } else { 320 };
+            let mut event = vec![key, if end { 0x8a } else { 0x0a }];
+            event.extend_from_slice(&duration.to_be_bytes());
+            self.pressing.push(event);
+        }
+    }
+
+    /// A packet arrives.
+    pub fn hear(&mut self, now: Time, packet: &[u8]) {
+        if packet.len() < 12 || packet[0] >> 6 != 2 {
+            self.complaints.push("a packet that is no RTP".into());
+            return;
+        }
+        let ssrc = u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]]);
+        match self.source {
+            Some(source) if source != ssrc => {
+                self.complaints.push(format!("SSRC changed from {source:08x} to {ssrc:08x}"));
+                self.source = Some(ssrc);
+            }
+            _ => self.source = Some(ssrc),
+        }
+        let (pt, body) = (packet[1] & 0x7f, &packet[12..]);
+        if Some(pt) == self.digits && body.len() == 4 {
+            // The stamp of our own phones moves within an event, so the end bit and the key tell one press from the next.
+            let press = u32::from(body[0]) | u32::from(body[1] & 0x80) << 8;
+            if self.last_key != Some(press) && body[1] & 0x80 != 0 {
+                self.keys.push(*b"0123456789*#ABCD".get(usize::from(body[0])).unwrap_or(&b'?') as char);
+            }
+            self.last_key = Some(press);
+            return;
+        }
+        self.last_key = None;
+        if pt != self.payload {
+            self.complaints.push(format!("payload type {pt} where {} was agreed", self.payload));
+        }
+        let Some(first) = body.first_chunk::<4>() else { return };
+        let tone = Tone(u32::from_be_bytes(*first));
+        if !body.chunks_exact(4).all(|c| c == first) {
+            self.complaints.push("a garbled payload".into());
+        }
+        match self.heard.iter_mut().find(|h| h.tone == tone) {
+            Some(heard) => {
+                heard.count += 1;
+                heard.last = now;
+            }
+            None => self.heard.push(Heard { tone, count: 1, first: now, last: now }),
+        }
+    }
+
+    /// Has packets flow from now on.
+    pub fn turn_on(&mut self, now: Time) {
+        if !self.on {
+            self.on = true;
+            self.next = now;
+        }
+        self.next = self.next.max(now);
+    }
+
+    fn packet(&self, pt: u8, body: Vec<u8>) -> Vec<u8> {
+        let mut packet = vec![0x80, pt];
+        packet.extend_from_slice(&self.seq.to_be_bytes());
+        packet.extend_from_slice(&self.stamp.to_be_bytes());
+        packet.extend_from_slice(&self.ssrc.to_be_bytes());
+        packet.extend(body);
+        packet
+    }
+}
