@@ -10,6 +10,7 @@
 //!
 //! `cargo test -p sip-tests --test ladders [NAME]` and `cargo test --release -p sip-tests --test swarm`.
 
+pub mod core;
 pub mod ladder;
 pub mod net;
 pub mod office;

@@ -96,11 +96,7 @@ impl Default for Habit {
             min_se: 0,
             deaf_to_cancel: false,
             no_ack: false,
-            formats: vec![
-                (8, "PCMA/8000".into()),
-                (0, "PCMU/8000".into()),
-                (101, "telephone-event/8000".into()),
-            ],
+            formats: vec![(8, "PCMA/8000".into()), (0, "PCMU/8000".into()), (101, "telephone-event/8000".into())],
             speaks: true,
             keeps_registered: true,
             refuse: Vec::new(),
@@ -658,14 +654,7 @@ impl Phone {
     }
 
     /// A request in the newest confirmed dialog of a call.
-    fn in_dialog(
-        &mut self,
-        now: Time,
-        index: usize,
-        method: &str,
-        purpose: Purpose,
-        more: impl FnOnce(Msg) -> Msg,
-    ) {
+    fn in_dialog(&mut self, now: Time, index: usize, method: &str, purpose: Purpose, more: impl FnOnce(Msg) -> Msg) {
         let call = &self.calls[index];
         let Some(at) = call.dialogs.iter().rposition(|d| d.confirmed && !d.over) else { return };
         self.in_that_dialog(now, index, at, method, purpose, more);
@@ -706,7 +695,8 @@ impl Phone {
         };
         let host = if id.carrier { id.address.ip().to_string() } else { id.domain.clone() };
         let user = from.unwrap_or(&id.user);
-        let display = if from.is_some() || id.display.is_empty() { String::new() } else { format!("\"{}\" ", id.display) };
+        let display =
+            if from.is_some() || id.display.is_empty() { String::new() } else { format!("\"{}\" ", id.display) };
         let from = format!("{display}<sip:{user}@{host}>;tag={}", token(&mut self.rng));
         let call_id = format!("{:016x}@{}", self.rng.bits(), self.id.address.ip());
         let via = self.via();
@@ -1088,7 +1078,8 @@ impl Phone {
 
     /// A provisional response to our call.
     fn rings(&mut self, now: Time, index: usize, msg: &Msg) {
-        if self.calls[index].cancelled && !self.clients.iter().any(|t| t.call == Some(index) && t.purpose == Purpose::Cancel)
+        if self.calls[index].cancelled
+            && !self.clients.iter().any(|t| t.call == Some(index) && t.purpose == Purpose::Cancel)
         {
             self.cancel(now, index);
         }
@@ -1545,4 +1536,117 @@ fn ack_of(invite: &Msg, response: &Msg) -> Msg {
 
 fn token(rng: &mut Rng) -> String {
     format!("{:012x}", rng.bits() >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two phones on one wire that loses some packets, without anyone between.
+    struct Pair([Phone; 2], Rng, u64, Time);
+
+    impl Pair {
+        fn new(loss: u64) -> Pair {
+            let phone = |i: u32| {
+                let address = |i: u32| SocketAddr::from(([10, 0, 0, i as u8], 5060));
+                let id = Identity {
+                    name: format!("p{i}"),
+                    user: format!("10{i}"),
+                    display: String::new(),
+                    password: "secret".into(),
+                    address: address(i),
+                    wire: Wire::Udp,
+                    server: address(3 - i),
+                    domain: "d.example".into(),
+                    carrier: false,
+                    index: i,
+                };
+                Phone::new(id, Habit::default(), Rng::from_number(u64::from(i)))
+            };
+            Pair([phone(1), phone(2)], Rng::from_number(9), loss, 0)
+        }
+
+        fn play(&mut self, time: Time) {
+            let until = self.3 + time;
+            loop {
+                for (i, far) in [(0, 1), (1, 0)] {
+                    while let Some(out) = self.0[i].out.pop_front() {
+                        if self.1.below(1000) < self.2 {
+                            continue;
+                        }
+                        let from = self.0[i].id.address;
+                        match out {
+                            Out::Sip { bytes, .. } => self.0[far].receive(self.3, from, &bytes),
+                            Out::Rtp { to, bytes, .. } => self.0[far].hear(self.3, to.port(), &bytes),
+                        }
+                    }
+                }
+                if self.0.iter().any(|p| !p.out.is_empty()) {
+                    continue;
+                }
+                let next = self.0.iter().filter_map(Phone::deadline).min().unwrap_or(Time::MAX);
+                if next > until {
+                    self.3 = until;
+                    return;
+                }
+                self.3 = self.3.max(next);
+                self.0.iter_mut().for_each(|p| p.tick(self.3));
+            }
+        }
+
+        fn act(&mut self, phone: usize, act: Act) {
+            let now = self.3;
+            self.0[phone].act(now, None, &act).expect("it can");
+        }
+    }
+
+    fn answer(code: u16) -> Act {
+        Act::Respond(Respond { code, ..Respond::default() })
+    }
+
+    #[test]
+    fn two_phones_talk_hold_and_hang_up_over_any_wire() {
+        for loss in [0, 200] {
+            let mut pair = Pair::new(loss);
+            pair.act(0, Act::Invite(Invite { to: "102".into(), late: loss > 0, ..Invite::default() }));
+            pair.play(20 * SEC);
+            pair.act(1, answer(180));
+            pair.act(1, answer(200));
+            pair.play(30 * SEC);
+            let heard: Vec<_> = pair.0.iter().map(|p| p.calls[0].voice.heard.len()).collect();
+            assert_eq!(heard, [1, 1]);
+            pair.act(0, Act::Reinvite(Offer::Hold));
+            pair.play(30 * SEC);
+            let since = pair.3;
+            pair.play(SEC);
+            assert!(pair.0.iter().all(|p| p.calls[0].hears_since(since + 1).is_empty()), "held, yet heard");
+            pair.act(0, Act::Reinvite(Offer::Resume));
+            pair.play(30 * SEC);
+            pair.act(1, Act::Bye);
+            pair.play(60 * SEC);
+            for phone in &pair.0 {
+                assert_eq!(phone.calls[0].stage, Stage::Over);
+                assert_eq!(
+                    phone.complaints.iter().filter(|c| !c.contains("is not ours")).count(),
+                    0,
+                    "{:?}",
+                    phone.complaints
+                );
+                assert!(phone.clients.is_empty() && phone.servers.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_caller_gives_up() {
+        let mut pair = Pair::new(0);
+        pair.act(0, Act::Invite(Invite { to: "102".into(), ..Invite::default() }));
+        pair.play(SEC);
+        pair.act(1, answer(180));
+        pair.play(SEC);
+        pair.act(0, Act::Cancel);
+        pair.play(60 * SEC);
+        let results: Vec<_> = pair.0.iter().map(|p| p.calls[0].result).collect();
+        assert_eq!(results, [Some(487), Some(487)]);
+    }
 }

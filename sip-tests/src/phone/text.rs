@@ -55,11 +55,7 @@ const COMPACT: [(&str, &str); 15] = [
 impl Msg {
     /// A request without headers.
     pub fn request(method: &str, uri: &str) -> Msg {
-        Msg {
-            first: First::Request { method: method.into(), uri: uri.into() },
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Msg { first: First::Request { method: method.into(), uri: uri.into() }, headers: Vec::new(), body: Vec::new() }
     }
 
     /// The beginning of a response (section 8.2.6.2): Via, From, To, Call-ID and CSeq of the request, and Record-Route
@@ -375,7 +371,8 @@ pub fn phrase(code: u16) -> &'static str {
 fn first_line(line: &str) -> Result<First, String> {
     if let Some(rest) = line.strip_prefix("SIP/2.0 ") {
         let (code, phrase) = rest.split_once(' ').ok_or_else(|| format!("status line {line:?}"))?;
-        let code = code.parse().ok().filter(|c| (100..700).contains(c)).ok_or_else(|| format!("status line {line:?}"))?;
+        let code =
+            code.parse().ok().filter(|c| (100..700).contains(c)).ok_or_else(|| format!("status line {line:?}"))?;
         return Ok(First::Response { code, phrase: phrase.into() });
     }
     let mut words = line.split(' ');

@@ -1,0 +1,265 @@
+//! The company of the simulated world, a smaller cousin of `fixtures/office.toml`, built by hand so that a ladder can change
+//! any of it with a `with` line.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use strowger::directory::{
+    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Label, Listen, MediaPolicy, Node, Number,
+    NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When,
+};
+use strowger::sip::digest::Algorithm;
+use strowger::sip::transport::Transport;
+
+/// Where the server listens, for UDP and for TCP.
+pub const SERVER: &str = "192.0.2.1:5060";
+/// Our domain and digest realm.
+pub const DOMAIN: &str = "office.example";
+/// The world's carriers: name, address, the trunk it belongs to.
+pub const CARRIERS: [(&str, &str, &str); 3] = [
+    ("carrier-a", "203.0.113.1:5060", "carrier-a"),
+    ("carrier-a2", "203.0.113.2:5060", "carrier-a"),
+    ("carrier-b", "198.51.100.1:5060", "carrier-b"),
+];
+/// Extensions of the company.
+pub const EXTENSIONS: [&str; 8] = ["121", "122", "123", "124", "130", "221", "321", "601"];
+
+/// The password of a phone.
+pub fn password(extension: &str) -> String {
+    format!("very-secret-{extension}")
+}
+
+/// The directory with the changes that `with` lines ask for, each `KEY VALUE`.
+pub fn directory(changes: &[(String, String)]) -> Result<Directory, String> {
+    let mut d = plain();
+    for (key, value) in changes {
+        change(&mut d, key, value).ok_or_else(|| format!("with {key} {value}: not understood"))?;
+    }
+    Ok(d.indexed())
+}
+
+fn plain() -> Directory {
+    let node = Node {
+        name: "ekb-1".into(),
+        domains: vec![DOMAIN.into()],
+        digest: vec![Algorithm::Md5, Algorithm::Sha256],
+        country: "RU".into(),
+        timezone: "Asia/Yekaterinburg".into(),
+    };
+    let mut d = Directory::empty(node);
+    let server: SocketAddr = SERVER.parse().expect("an address");
+    for transport in [Transport::Udp, Transport::Tcp] {
+        d.listen.push(Listen { transport, bind: server, advertise: None });
+    }
+    d.media = MediaPolicy { relay: Relay::Always, timeout: Duration::from_secs(60) };
+    d.default_caller_id = Some(e164("+73433000001"));
+    d.trunks = vec![trunk("carrier-a"), trunk("carrier-b")];
+    d.trunks[0].username = Some("office".into());
+    d.trunks[0].password = Some(Secret("carrier-secret".into()));
+    d.trunks[0].caller_id = CallerIdForm::PAssertedIdentity;
+    for (number, trunk, branch) in [
+        ("+73433000001", "carrier-a", Some("ekb")),
+        ("+74013000001", "carrier-a", None),
+        ("+78003000001", "carrier-a", None),
+        ("+73833000001", "carrier-b", None),
+        ("+73833000002", "carrier-b", None),
+        ("+73833000003", "carrier-b", None),
+    ] {
+        d.numbers.push(Number {
+            e164: e164(number),
+            trunk: trunk.into(),
+            region: None,
+            branch: branch.map(Label::from),
+            label: None,
+            campaign: None,
+            channel: None,
+            brand: false,
+            show: true,
+        });
+    }
+    for number in EXTENSIONS {
+        d.extensions.push(Extension {
+            number: number.into(),
+            name: format!("Phone {number}").into(),
+            password: Secret(password(number).into()),
+            branch: Some("ekb".into()),
+            groups: Vec::new(),
+            outbound: match number {
+                "121" => Class::International,
+                "123" => Class::Internal,
+                _ => Class::National,
+            },
+            max_calls: 2,
+            paging: number == "601",
+            record: None,
+        });
+    }
+    d.queues.push(Queue {
+        name: "sales".into(),
+        number: Some("800".into()),
+        agents: vec!["121".into(), "122".into()],
+        strategy: Strategy::RingAll,
+        ring: Duration::from_secs(20),
+        wait: Some(Duration::from_secs(60)),
+        overflow: vec![step("extension:130").expect("a step")],
+        record: None,
+    });
+    for (name, number, to) in [
+        ("direct", "+74013000001", "extension:121"),
+        ("steps", "+78003000001", "extension:123@10s,extension:124@10s"),
+        ("refused", "+73833000002", "reject:486"),
+        ("abroad", "+73833000003", "number:+79120000777"),
+    ] {
+        let when = When { number: vec![e164(number)], ..When::default() };
+        d.routes.push(Route { name: name.into(), when, to: steps(to).expect("steps"), record: None });
+    }
+    let to = steps("queue:sales").expect("steps");
+    d.routes.push(Route { name: "everyone else".into(), when: When::default(), to, record: None });
+    d.dial = Dial {
+        outside: ["8XXXXXXXXXX", "+X.", "810X."].map(Label::from).to_vec(),
+        emergency: vec!["112".into()],
+        codes: Vec::new(),
+    };
+    d
+}
+
+fn trunk(name: &str) -> Trunk {
+    let ours = || CARRIERS.iter().filter(|c| c.2 == name);
+    let address = |c: &(&str, &str, &str)| c.1.parse::<SocketAddr>().expect("an address");
+    Trunk {
+        name: name.into(),
+        uris: ours().map(|c| format!("sip:{}", c.1).into()).collect(),
+        allow_from: ours().map(|c| Cidr { address: address(c).ip(), prefix: 32 }).collect(),
+        username: None,
+        password: None,
+        register: false,
+        max_calls: 0,
+        number_format: NumberFormat::E164,
+        caller_id: CallerIdForm::From,
+        trust_identity: true,
+        did_header: None,
+        foreign_numbers: false,
+    }
+}
+
+fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
+    let words: Vec<&str> = key.splitn(3, '.').collect();
+    let labels = || value.split(',').map(Label::from).collect::<Vec<_>>();
+    match words[..] {
+        ["queue", name, field] => {
+            let queue = d.queues.iter_mut().find(|q| &*q.name == name)?;
+            match field {
+                "agents" => queue.agents = labels(),
+                "ring" => queue.ring = duration(value)?,
+                "wait" => queue.wait = Some(duration(value)?),
+                "overflow" => queue.overflow = if value == "none" { Vec::new() } else { steps(value)? },
+                _ => return None,
+            }
+        }
+        ["trunk", name, field] => {
+            let trunk = d.trunks.iter_mut().find(|t| &*t.name == name)?;
+            match field {
+                "max_calls" => trunk.max_calls = value.parse().ok()?,
+                "register" => trunk.register = value == "yes",
+                "username" => trunk.username = Some(value.into()),
+                "password" => trunk.password = Some(Secret(value.into())),
+                "uris" => trunk.uris = labels(),
+                "trust_identity" => trunk.trust_identity = value == "yes",
+                "foreign_numbers" => trunk.foreign_numbers = value == "yes",
+                "did_header" => trunk.did_header = Some(value.into()),
+                "number_format" => {
+                    trunk.number_format = match value {
+                        "e164" => NumberFormat::E164,
+                        "international" => NumberFormat::International,
+                        "national" => NumberFormat::National,
+                        _ => return None,
+                    }
+                }
+                "caller_id" => {
+                    trunk.caller_id = match value {
+                        "from" => CallerIdForm::From,
+                        "p-asserted-identity" => CallerIdForm::PAssertedIdentity,
+                        "remote-party-id" => CallerIdForm::RemotePartyId,
+                        _ => return None,
+                    }
+                }
+                _ => return None,
+            }
+        }
+        ["extension", number, field] => {
+            let extension = d.extensions.iter_mut().find(|e| &*e.number == number)?;
+            match field {
+                "max_calls" => extension.max_calls = value.parse().ok()?,
+                "outbound" => {
+                    extension.outbound = match value {
+                        "internal" => Class::Internal,
+                        "local" => Class::Local,
+                        "national" => Class::National,
+                        "international" => Class::International,
+                        _ => return None,
+                    }
+                }
+                _ => return None,
+            }
+        }
+        ["media", "timeout"] => d.media.timeout = duration(value)?,
+        ["media", "relay"] => d.media.relay = if value == "never" { Relay::Never } else { Relay::Always },
+        ["recording", "mode"] => d.recording = if value == "all" { Recording::All } else { Recording::None },
+        ["node", "digest"] => {
+            let read = |a| match a {
+                "md5" => Some(Algorithm::Md5),
+                "sha-256" => Some(Algorithm::Sha256),
+                _ => None,
+            };
+            d.node.digest = value.split(',').map(read).collect::<Option<_>>()?;
+        }
+        ["outcome", "short_ring"] => d.short_ring = duration(value)?,
+        ["route", number] => {
+            let number: E164 = number.parse().ok()?;
+            let when = When { number: vec![number], ..When::default() };
+            d.routes.insert(0, Route { name: "changed".into(), when, to: steps(value)?, record: None });
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn steps(text: &str) -> Option<Vec<Step>> {
+    text.split(',').map(step).collect()
+}
+
+/// `extension:121`, `queue:sales@15s`.
+fn step(text: &str) -> Option<Step> {
+    let (target, ring) = match text.split_once('@') {
+        Some((target, ring)) => (target, Some(duration(ring)?)),
+        None => (text, None),
+    };
+    let (kind, name) = target.split_once(':')?;
+    let target = match kind {
+        "extension" => Target::Extension(name.into()),
+        "queue" => Target::Queue(name.into()),
+        "number" => Target::Number(name.parse().ok()?),
+        "reject" => Target::Reject(name.parse().ok()?),
+        _ => Target::NotYet(text.into()),
+    };
+    Some(Step { target, ring, record: None })
+}
+
+/// `250ms`, `20s`, `2m`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return None,
+    };
+    Some(Duration::from_secs_f64(seconds))
+}
+
+fn e164(text: &str) -> E164 {
+    text.parse().expect("a number")
+}

@@ -1,0 +1,368 @@
+//! What must hold in every world. The oracle reads each message that reaches the server and each that it sends, hears what
+//! the phones hear, and sees each record. It knows the RFCs and nothing of how the core is built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use strowger::call::record::{CallRecord, RecordId};
+
+use crate::phone::text::{First, Msg};
+use crate::phone::voice::Tone;
+use crate::{SEC, Time};
+
+/// How many faults are kept; one is enough to fail.
+const MAX_FAULTS: usize = 50;
+/// Most messages that one event may have the core send.
+pub const MAX_BURST: usize = 400;
+
+/// The invariants, with what they need to remember.
+#[derive(Default)]
+pub struct Oracle {
+    /// What did not hold.
+    pub faults: Vec<String>,
+    /// Records, in the order of their first saving.
+    pub records: Vec<CallRecord>,
+    asked: BTreeMap<(SocketAddr, String, String), Asked>,
+    asking: BTreeMap<(String, String), Asking>,
+    accepted: BTreeMap<(String, String, u32), (Time, bool)>,
+    dialogs: BTreeMap<(String, String, String), Answered>,
+    parties: BTreeMap<String, BTreeSet<String>>,
+    partners: BTreeMap<Tone, Tone>,
+    saved: BTreeMap<RecordId, u32>,
+}
+
+/// A request to the server.
+struct Asked {
+    at: Time,
+    what: String,
+    finals: Vec<Vec<u8>>,
+}
+
+/// A request of the server's.
+struct Asking {
+    at: Time,
+    what: String,
+    bytes: Vec<u8>,
+    provisional: bool,
+    finals: BTreeSet<(u16, String)>,
+    final_at: Option<Time>,
+    acked: bool,
+}
+
+/// A leg that was answered.
+struct Answered {
+    at: Time,
+    who: String,
+    bye: bool,
+}
+
+impl Oracle {
+    /// Notes a fault.
+    pub fn fault(&mut self, now: Time, what: impl AsRef<str>) {
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push(format!("{:9.3} s  {}", now as f64 / SEC as f64, what.as_ref()));
+        }
+    }
+
+    /// A message reaches the server. `party` is whose address it comes from.
+    pub fn server_hears(&mut self, now: Time, from: SocketAddr, party: &str, msg: &Msg) {
+        let branch = msg.branch().unwrap_or("").to_owned();
+        let key = dialog_key(msg);
+        match &msg.first {
+            First::Request { method, .. } => {
+                if method == "ACK" {
+                    return;
+                }
+                if method == "BYE"
+                    && let Some(answered) = self.dialogs.get_mut(&key)
+                    && answered.who == party
+                {
+                    answered.bye = true;
+                }
+                self.parties.entry(msg.call_id().to_owned()).or_default().insert(party.to_owned());
+                let what = format!("{} from {party}", msg.label());
+                let asked = Asked { at: now, what, finals: Vec::new() };
+                self.asked.entry((from, branch, method.clone())).or_insert(asked);
+            }
+            First::Response { code, .. } => {
+                let method = msg.method().to_owned();
+                let Some(asking) = self.asking.get_mut(&(branch, method.clone())) else { return };
+                if *code < 200 {
+                    asking.provisional = true;
+                    return;
+                }
+                asking.final_at.get_or_insert(now);
+                let tag = msg.tag("To").unwrap_or("").to_owned();
+                asking.finals.insert((*code, tag.clone()));
+                if method == "INVITE" && (200..300).contains(code) {
+                    self.accepted.entry((msg.call_id().to_owned(), tag, msg.cseq())).or_insert((now, false));
+                    let answered = Answered { at: now, who: party.to_owned(), bye: false };
+                    self.dialogs.entry(key).or_insert(answered);
+                }
+            }
+        }
+    }
+
+    /// The server sends a message to `party`.
+    pub fn server_says(&mut self, now: Time, to: SocketAddr, party: &str, msg: &Msg, bytes: &[u8]) {
+        let branch = msg.branch().unwrap_or("").to_owned();
+        let key = dialog_key(msg);
+        match &msg.first {
+            First::Request { method, .. } => {
+                self.request_goes_out(now, party, msg, bytes, method, branch, key);
+            }
+            First::Response { code, .. } => {
+                let method = msg.method().to_owned();
+                let Some(asked) = self.asked.get_mut(&(to, branch, method.clone())) else {
+                    // Over a connection, or to a Via of another port: the source differs. Looked up by branch alone.
+                    self.answer_goes_elsewhere(now, party, msg, bytes);
+                    return;
+                };
+                let fault = asked.answer(*code, bytes, msg);
+                if let Some(fault) = fault {
+                    self.fault(now, fault);
+                }
+                self.note_answer(now, party, msg, *code, &method, key);
+            }
+        }
+    }
+
+    /// A phone hears a tone in a call that is up since `up_at`.
+    pub fn ear(&mut self, now: Time, own: Tone, heard: Tone, up_at: Option<Time>) {
+        // Packets of early media, of a fork's loser too, may still be under way.
+        if up_at.is_none_or(|at| now < at + SEC) {
+            return;
+        }
+        if own == heard {
+            self.fault(now, format!("{} hears itself", name(own)));
+            return;
+        }
+        let before = self.partners.insert(own, heard);
+        if let Some(before) = before.filter(|b| *b != heard) {
+            self.fault(now, format!("{} hears {} and {}: crossed", name(own), name(before), name(heard)));
+        }
+        if let Some(other) = self.partners.get(&heard).copied().filter(|o| *o != own) {
+            self.fault(now, format!("{} hears {}, which hears {}: crossed", name(own), name(heard), name(other)));
+        }
+    }
+
+    /// A call's record is saved.
+    pub fn record(&mut self, now: Time, record: &CallRecord, may_come_again: bool) {
+        let times = self.saved.entry(record.id).or_default();
+        *times += 1;
+        let times = *times;
+        if times > 1 && !may_come_again {
+            self.fault(now, format!("record {} saved {times} times", record.id));
+        }
+        match self.records.iter_mut().find(|r| r.id == record.id) {
+            Some(old) => *old = record.clone(),
+            None => self.records.push(record.clone()),
+        }
+        let length = (record.ended_at - record.started_at).as_millis() as u64;
+        let sum = record.wait_ms + record.talk_ms + record.hold_ms;
+        if length != sum {
+            let (w, t, h) = (record.wait_ms, record.talk_ms, record.hold_ms);
+            self.fault(now, format!("record {}: wait {w} + talk {t} + hold {h} = {sum}, not {length} ms", record.id));
+        }
+        if record.ended_at < record.started_at {
+            self.fault(now, format!("record {}: ended before it began", record.id));
+        }
+        let mut at = record.started_at;
+        for phase in &record.journey {
+            if phase.at != at || phase.until < phase.at {
+                self.fault(
+                    now,
+                    format!("record {}: a gap or overlap before {:?} at {}", record.id, phase.phase, phase.at),
+                );
+            }
+            at = phase.until;
+        }
+        if record.journey.is_empty() || at != record.ended_at {
+            self.fault(now, format!("record {}: the journey ends {at}, the call {}", record.id, record.ended_at));
+        }
+        let mut winners: Vec<(u32, &str)> = Vec::new();
+        for who in record.journey.iter().flat_map(|p| &p.who).filter(|w| w.result == "answered") {
+            if !winners.iter().any(|w| w.0 == who.leg) {
+                winners.push((who.leg, &who.target));
+            }
+        }
+        if winners.len() > 1 {
+            self.fault(now, format!("record {}: several winners: {winners:?}", record.id));
+        }
+        let answered = record.outcome == strowger::call::record::Outcome::Answered;
+        if answered != record.answered_at.is_some() || answered != record.answered_by.is_some() {
+            let (o, a, b) = (record.outcome, record.answered_at, &record.answered_by);
+            self.fault(now, format!("record {}: {o:?}, answered at {a:?} by {b:?}", record.id));
+        }
+        if !answered && record.talk_ms + record.hold_ms > 0 {
+            self.fault(now, format!("record {}: talk without an answer", record.id));
+        }
+    }
+
+    /// Everything has come to rest: what should have happened by now has.
+    pub fn rest(&mut self, now: Time) {
+        let mut faults = Vec::new();
+        for asked in self.asked.values().filter(|a| a.finals.is_empty()) {
+            faults.push(format!("{} at {:.3} s never got a final answer", asked.what, asked.at as f64 / SEC as f64));
+        }
+        for (key, (at, _)) in self.accepted.iter().filter(|a| !a.1.1) {
+            faults.push(format!("200 of {:.3} s for {} was never acknowledged", *at as f64 / SEC as f64, key.0));
+        }
+        for asking in self.asking.values() {
+            let refused = asking.finals.iter().any(|f| f.0 >= 300);
+            if refused && !asking.acked && asking.what.starts_with("INVITE") {
+                faults.push(format!("{}: its refusal was never acknowledged", asking.what));
+            }
+        }
+        for answered in self.dialogs.values().filter(|d| !d.bye) {
+            let at = answered.at as f64 / SEC as f64;
+            faults.push(format!("the leg of {}, answered at {at:.3} s, got and sent no BYE", answered.who));
+        }
+        for fault in faults {
+            self.fault(now, fault);
+        }
+    }
+
+    /// When the server's INVITE attempts on a party left, first sendings and retransmissions alike are not told apart here.
+    pub fn invites(&self) -> impl Iterator<Item = (Time, &str)> {
+        self.asking.values().filter(|a| a.what.starts_with("INVITE")).map(|a| (a.at, a.what.as_str()))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "taken apart by the only caller")]
+    fn request_goes_out(
+        &mut self,
+        now: Time,
+        party: &str,
+        msg: &Msg,
+        bytes: &[u8],
+        method: &str,
+        branch: String,
+        key: (String, String, String),
+    ) {
+        if method == "ACK" {
+            if let Some(asking) = self.asking.get_mut(&(branch, "INVITE".into()))
+                && asking.finals.iter().any(|f| f.0 >= 300)
+            {
+                asking.acked = true;
+                return;
+            }
+            let tag = msg.tag("To").unwrap_or("").to_owned();
+            match self.accepted.get_mut(&(msg.call_id().to_owned(), tag, msg.cseq())) {
+                Some(accepted) => accepted.1 = true,
+                None => self.fault(now, format!("ACK to {party} that belongs to nothing")),
+            }
+            return;
+        }
+        let parties = self.parties.entry(msg.call_id().to_owned()).or_default();
+        parties.insert(party.to_owned());
+        if parties.len() > 1 {
+            let who = parties.iter().cloned().collect::<Vec<_>>().join(" and ");
+            self.fault(now, format!("{} to {party}: one Call-ID for {who}", msg.label()));
+        }
+        if method == "CANCEL" {
+            match self.asking.get(&(branch.clone(), "INVITE".into())) {
+                None => self.fault(now, format!("CANCEL to {party} for no INVITE")),
+                Some(invite) if !invite.provisional => {
+                    self.fault(now, format!("CANCEL to {party} before any provisional response (RFC 3261 9.1)"));
+                }
+                Some(invite) if invite.final_at.is_some_and(|at| at < now) => {
+                    // Its retransmissions may go on until it is answered itself; only a first one is wrong.
+                    if !self.asking.contains_key(&(branch.clone(), "CANCEL".into())) {
+                        self.fault(now, format!("CANCEL to {party} after its final response (RFC 3261 9.1)"));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        if method == "BYE" {
+            if let Some(answered) = self.dialogs.get_mut(&key) {
+                answered.bye = true;
+            } else {
+                self.fault(now, format!("BYE to {party} in a dialog that was never answered"));
+            }
+        }
+        match self.asking.get(&(branch.clone(), method.to_owned())) {
+            Some(asking) if asking.bytes != bytes => {
+                self.fault(now, format!("{} to {party}: a retransmission that differs", msg.label()));
+            }
+            Some(asking) if asking.final_at.is_some_and(|at| at + SEC < now) => {
+                self.fault(now, format!("{} to {party}: sent again after its final response", msg.label()));
+            }
+            Some(_) => {}
+            None => {
+                let what = format!("{} to {party}", msg.label());
+                let asking = Asking {
+                    at: now,
+                    what,
+                    bytes: bytes.to_vec(),
+                    provisional: false,
+                    finals: BTreeSet::new(),
+                    final_at: None,
+                    acked: false,
+                };
+                self.asking.insert((branch, method.to_owned()), asking);
+            }
+        }
+    }
+
+    fn answer_goes_elsewhere(&mut self, now: Time, party: &str, msg: &Msg, bytes: &[u8]) {
+        let (branch, method, code) = (msg.branch().unwrap_or(""), msg.method().to_owned(), msg.code().unwrap_or(0));
+        let fault = match self.asked.iter_mut().find(|(k, _)| k.1 == branch && k.2 == method) {
+            Some((_, asked)) => asked.answer(code, bytes, msg),
+            None => Some(format!("{} to {party}, who asked nothing", msg.label())),
+        };
+        if let Some(fault) = fault {
+            self.fault(now, fault);
+        }
+        self.note_answer(now, party, msg, code, &method, dialog_key(msg));
+    }
+
+    fn note_answer(
+        &mut self,
+        now: Time,
+        party: &str,
+        msg: &Msg,
+        code: u16,
+        method: &str,
+        key: (String, String, String),
+    ) {
+        let known = self.parties.get(msg.call_id()).is_some_and(|p| p.contains(party));
+        if !known {
+            self.fault(now, format!("{} to {party}, which has no part in that call", msg.label()));
+        }
+        if method == "INVITE" && (200..300).contains(&code) {
+            self.dialogs.entry(key).or_insert(Answered { at: now, who: party.to_owned(), bye: false });
+        }
+    }
+}
+
+impl Asked {
+    /// Notes an answer; what is wrong with it.
+    fn answer(&mut self, code: u16, bytes: &[u8], msg: &Msg) -> Option<String> {
+        if code < 200 {
+            return (!self.finals.is_empty())
+                .then(|| format!("{} after the final answer to {}", msg.label(), self.what));
+        }
+        if self.finals.is_empty() {
+            self.finals.push(bytes.to_vec());
+            return None;
+        }
+        if self.finals.iter().any(|f| f == bytes) {
+            return None;
+        }
+        self.finals.push(bytes.to_vec());
+        Some(format!("{}: a second final answer, or a retransmission that differs: {}", self.what, msg.label()))
+    }
+}
+
+/// Name of a tone in a fault: phone's index and call.
+fn name(tone: Tone) -> String {
+    format!("phone {} call {}", tone.0 >> 16, tone.0 & 0xffff)
+}
+
+/// A dialog by Call-ID and both tags in order of their text.
+fn dialog_key(msg: &Msg) -> (String, String, String) {
+    let (from, to) = (msg.tag("From").unwrap_or("").to_owned(), msg.tag("To").unwrap_or("").to_owned());
+    let (a, b) = if from < to { (from, to) } else { (to, from) };
+    (msg.call_id().to_owned(), a, b)
+}

@@ -1,0 +1,1 @@
+//! A seed draws a world and minutes of its life.

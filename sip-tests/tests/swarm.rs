@@ -1,0 +1,2 @@
+//! Plays seeded worlds.
+fn main() {}
