@@ -1,6 +1,7 @@
 //! Listening sockets: they are opened here and nowhere else, so that they can be handed to a next process one day.
 
 pub mod batch;
+pub mod tcp;
 pub mod udp;
 
 use std::fmt;
