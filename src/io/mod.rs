@@ -6,3 +6,4 @@ pub mod clock;
 pub mod engine;
 pub mod metrics;
 pub mod net;
+pub mod store;
