@@ -2,3 +2,4 @@
 
 pub mod journey;
 pub mod record;
+pub mod bridge;

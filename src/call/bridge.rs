@@ -1,0 +1,193 @@
+//! The streams of a call: which of our ports stands for which `m=` line of which leg, and what the media worker is told when
+//! descriptions pass from one leg to the other.
+//!
+//! Each leg has an [`End`]. A description that one leg sent is taken in with [`End::heard`] and goes on to another leg with
+//! [`pass`], rewritten to our ports of that leg; [`link`] then joins two ends. With `relay = "never"` nothing of this is used.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::{Instant, Rng};
+use crate::media::{Command, Kind, Port, RecordingId, Remote, Side};
+use crate::sdp::offer::{self, Origin, Rewrite};
+use crate::sdp::session::{self, Direction, Format, Session};
+
+/// A leg's end of the streams.
+#[derive(Debug)]
+pub struct End {
+    streams: Vec<Stream>,
+    origin: Origin,
+    address: IpAddr,
+    ssrc: u32,
+    /// What the peer of this leg said last.
+    heard: Option<Bytes>,
+    /// What we told the peer of this leg last.
+    told: Option<Bytes>,
+    tapped: bool,
+}
+
+#[derive(Debug)]
+struct Stream {
+    port: Option<Port>,
+    kind: Kind,
+}
+
+/// No RTP port is free: 503 with `Reason: Q.850;cause=34`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoPort;
+
+/// What the ends of one call share: where their ports come from and where commands go.
+pub struct Desk<'a> {
+    /// The free list.
+    pub take: &'a mut dyn FnMut() -> Option<Port>,
+    /// For the worker of this call.
+    pub commands: &'a mut Vec<Command>,
+    /// Silence that ends a call; zero: never.
+    pub timeout: Duration,
+    /// When.
+    pub now: Instant,
+}
+
+impl End {
+    /// An end whose ports the peer reaches at `address`.
+    pub fn new(rng: &mut Rng, address: IpAddr) -> End {
+        let (origin, ssrc) = (Origin::new(rng.bits()), rng.bits32());
+        End { streams: Vec::new(), origin, address, ssrc, heard: None, told: None, tapped: false }
+    }
+
+    /// The peer of this leg said `theirs`. `source` is where its signalling comes from: a peer whose description names
+    /// another address than that may be behind NAT, and is then learnt by its packets, from that address only.
+    pub fn heard(&mut self, desk: &mut Desk<'_>, theirs: &Session, body: &[u8], source: IpAddr) -> Result<(), NoPort> {
+        self.heard = Some(Bytes::copy_from_slice(body));
+        self.open(desk, theirs)?;
+        for (i, stream) in self.streams.iter().enumerate() {
+            let (Some(port), Some(sdp)) = (stream.port, theirs.remote(i)) else { continue };
+            desk.commands.push(Command::Remote { port, remote: Remote { sdp, nat: nat(sdp, source) } });
+        }
+        Ok(())
+    }
+
+    /// Our port for every stream of `theirs` that we relay and that has none yet.
+    fn open(&mut self, desk: &mut Desk<'_>, theirs: &Session) -> Result<(), NoPort> {
+        for (i, media) in theirs.media.iter().enumerate() {
+            if self.streams.len() == i {
+                self.streams.push(Stream { port: None, kind: Kind::Opaque });
+            }
+            let stream = &mut self.streams[i];
+            let Some(kind) = offer::relay_kind(media) else { continue };
+            if stream.port.is_none() {
+                let port = (desk.take)().ok_or(NoPort)?;
+                let ssrc = self.ssrc.wrapping_add(i as u32);
+                // Only the first stream of a call is audio that somebody must send; pictures and fax may pause.
+                let timeout = if i == 0 && matches!(kind, Kind::Rtp { .. }) { desk.timeout } else { Duration::ZERO };
+                desk.commands.push(Command::Open { port, kind, ssrc, timeout });
+                (stream.port, stream.kind) = (Some(port), kind);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the peer of this leg said last.
+    pub fn last_heard(&self) -> Option<Session> {
+        self.heard.as_deref().and_then(|body| Session::parse(body).ok())
+    }
+
+    /// What we told the peer of this leg last.
+    pub fn last_told(&self) -> Option<&Bytes> {
+        self.told.as_ref()
+    }
+
+    /// Whether `theirs` says nothing new (a session refresh).
+    pub fn repeats(&self, theirs: &Session) -> bool {
+        self.last_heard().is_some_and(|last| offer::same_media(&last, theirs))
+    }
+
+    /// Forgets what was offered: the peer refused it.
+    pub fn restore(&mut self, heard: Option<Bytes>, told: Option<Bytes>) {
+        (self.heard, self.told) = (heard, told);
+    }
+
+    /// What stands, to be put back with [`End::restore`].
+    pub fn standing(&self) -> (Option<Bytes>, Option<Bytes>) {
+        (self.heard.clone(), self.told.clone())
+    }
+
+    /// Gives all ports back.
+    pub fn close(&mut self, commands: &mut Vec<Command>) -> Vec<Port> {
+        let ports: Vec<Port> = self.streams.drain(..).filter_map(|s| s.port).collect();
+        if self.tapped {
+            commands.extend(ports.first().map(|&port| Command::Untap { port }));
+        }
+        commands.extend(ports.iter().map(|&port| Command::Close { port }));
+        ports
+    }
+
+    /// Our ports.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        self.streams.iter().filter_map(|s| s.port)
+    }
+
+    /// Records what this leg's first audio stream says.
+    pub fn tap(&mut self, commands: &mut Vec<Command>, recording: RecordingId, side: Side) {
+        let (Some(own), false) = (self.last_heard(), self.tapped) else { return };
+        let Some((i, port)) = own.audio().and_then(|i| Some((i, self.streams.get(i)?.port?))) else { return };
+        let declared = self.formats_told(i);
+        let payloads = session::payloads(&declared, &own.media[i].codecs());
+        commands.push(Command::Tap { port, recording, side, payloads });
+        self.tapped = true;
+    }
+
+    fn formats_told(&self, stream: usize) -> Vec<Format> {
+        let told = self.told.as_deref().and_then(|body| Session::parse(body).ok());
+        told.and_then(|s| s.media.get(stream).map(|m| m.codecs())).unwrap_or_default()
+    }
+}
+
+/// A description of one leg as ours for another: with our address and ports of that leg.
+pub fn pass(desk: &mut Desk<'_>, theirs: &Session, to: &mut End, keep: Option<&[Format]>) -> Result<Bytes, NoPort> {
+    to.open(desk, theirs)?;
+    let ports: Vec<Option<u16>> = to.streams.iter().map(|s| s.port.map(|p| p.0)).collect();
+    let how = Rewrite { address: to.address, ports: &ports, origin: &to.origin, keep_codecs: keep };
+    let mut body = offer::rewrite(theirs, &how).to_bytes();
+    if let Some(told) = &to.told
+        && *told != body
+    {
+        to.origin.version += 1;
+        let how = Rewrite { address: to.address, ports: &ports, origin: &to.origin, keep_codecs: keep };
+        body = offer::rewrite(theirs, &how).to_bytes();
+    }
+    to.told = Some(body.clone());
+    Ok(body)
+}
+
+/// Joins two ends as their last descriptions say. `expected`: whether silence is counted (the call is answered).
+pub fn link(commands: &mut Vec<Command>, a: &End, b: &End, expected: bool) {
+    let (Some(at_a), Some(at_b)) = (a.last_heard(), b.last_heard()) else { return };
+    for i in 0..a.streams.len().min(b.streams.len()) {
+        let (Some(pa), Some(pb)) = (a.streams[i].port, b.streams[i].port) else { continue };
+        let (Some(ma), Some(mb)) = (at_a.media.get(i), at_b.media.get(i)) else { continue };
+        let alive = ma.port != 0 && mb.port != 0;
+        let (da, db) = (offer::direction(&at_a, i), offer::direction(&at_b, i));
+        let to_a = offer::payload_map(&b.formats_told(i), &ma.codecs());
+        let to_b = offer::payload_map(&a.formats_told(i), &mb.codecs());
+        commands.push(Command::Link { a: pa, b: pb, to_a, to_b });
+        let (a_hears, b_hears) = (alive && da.receives(), alive && db.receives());
+        // Who holds or is held need not send: the clock stands still.
+        let both = da == Direction::SendRecv && db == Direction::SendRecv;
+        let expect = expected && i == 0 && alive && both;
+        commands.push(Command::Flow { port: pa, send: a_hears, expect });
+        commands.push(Command::Flow { port: pb, send: b_hears, expect });
+    }
+}
+
+/// Whether either side holds the other.
+pub fn held(a: &Session, b: &Session) -> bool {
+    offer::is_hold(a) || offer::is_hold(b)
+}
+
+fn nat(sdp: SocketAddr, source: IpAddr) -> Option<IpAddr> {
+    let source = source.to_canonical();
+    (sdp.ip().to_canonical() != source).then_some(source)
+}
