@@ -1,5 +1,443 @@
-//! A call and what remains of it.
+//! A customer's call: legs, and what joins them.
+//!
+//! ```text
+//!              INVITE          stage by stage             2xx of a leg            BYE, silence, fault
+//!   Routing ------------> Ringing (fork of legs) ------------------> Connected ----------------------> Closing --> gone
+//!                             |   every stage is used up, or the caller leaves                            ^
+//!                             +---------------------------------------------------------------------------+
+//! ```
+//!
+//! A [`Leg`] is one dialog's side of it: it turns commands into SIP and SIP into [`leg::Event`]s. A [`Call`] knows nothing of
+//! SIP's mechanics: it takes those events, asks `policy` whom to ring, and tells legs what to do. [`Cx`] is what both may
+//! use meanwhile: the transaction layer, the clock's reading, the directory, and the [`Switch`] for all that belongs to the
+//! node as a whole. Files: `fork` (who rings, who wins), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
+//! (the record), `journey` (phases).
 
-pub mod journey;
-pub mod record;
 pub mod bridge;
+pub mod cdr;
+mod fork;
+pub mod journey;
+pub mod leg;
+pub mod record;
+mod talk;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use slotmap::{SlotMap, new_key_type};
+use smallvec::SmallVec;
+
+use crate::base::{Instant, Now, Rng};
+use crate::directory::{Directory, Label, Relay};
+use crate::media::{self, Port, Recorded, RecordingId};
+use crate::policy::{self, Branch, Plan, Stage};
+use crate::sip::transport::Flow;
+use crate::transaction::timing::Timing;
+use crate::transaction::{self, Layer};
+use journey::Journey;
+pub use leg::{Leg, Peer};
+use record::{By, Caller, Called, Direction, RecordId, RecordingEntry};
+
+new_key_type! {
+    /// A call in progress.
+    pub struct CallKey;
+    /// A leg in progress.
+    pub struct LegKey;
+}
+
+/// Who uses a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// A leg of a call.
+    Leg(LegKey),
+    /// A trunk, by its place in the node's table: OPTIONS and REGISTER.
+    Trunk(u32),
+    /// A request that is proxied.
+    Proxy(u32),
+}
+
+/// Where a branch of a fork can be reached: one phone of an extension, or one address of a trunk.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Place {
+    /// By this path.
+    pub flow: Flow,
+    /// Request-URI.
+    pub uri: String,
+    /// Route headers (Path of the registration).
+    pub route: Vec<String>,
+    /// How our address is written towards it: `host:port`.
+    pub via: String,
+    /// Where our RTP ports are, as it reaches them.
+    pub media: IpAddr,
+}
+
+/// What belongs to the node as a whole.
+pub trait Switch: policy::Live {
+    /// Where the branch can be reached now, best first.
+    fn places(&mut self, branch: &Branch) -> Vec<Place>;
+    /// A free RTP port for a call.
+    fn take_port(&mut self, now: Instant, call: CallKey) -> Option<Port>;
+    /// A port comes back.
+    fn give_port(&mut self, now: Instant, port: Port);
+    /// Tells a media worker.
+    fn media(&mut self, worker: u16, command: media::Command);
+    /// The peer is in one more call (or one less).
+    fn occupy(&mut self, peer: &Peer, more: bool);
+    /// A trunk's address did not take a call; it did, if `fault` is none.
+    fn trunk_said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>);
+    /// A leg of this call has this Call-ID (for ladders).
+    fn named(&mut self, call: RecordId, call_id: &str, who: Label);
+    /// The call changed as readers see it.
+    fn changed(&mut self, call: &Call);
+    /// The call is over.
+    fn save(&mut self, record: Box<record::CallRecord>);
+    /// Has the leg's deadline come up.
+    fn arm_leg(&mut self, at: Instant, leg: LegKey);
+    /// Has the call's deadline come up.
+    fn arm_call(&mut self, at: Instant, call: CallKey);
+}
+
+/// What calls and legs may use while something happens.
+pub struct Cx<'a> {
+    /// When it happens.
+    pub now: Now,
+    /// Transactions.
+    pub tx: &'a mut Layer<Owner>,
+    /// What they have to say, to be dealt with after this.
+    pub said: &'a mut Vec<transaction::Output<Owner>>,
+    /// Tags, Call-IDs, SSRCs.
+    pub rng: &'a mut Rng,
+    /// The configuration.
+    pub directory: &'a Directory,
+    /// The node.
+    pub switch: &'a mut dyn Switch,
+    /// In every identifier that we mint.
+    pub engine: u16,
+    /// SIP's timers.
+    pub timing: Timing,
+}
+
+/// All legs of the node.
+pub type Legs = SlotMap<LegKey, Leg>;
+
+/// A call.
+#[derive(Debug)]
+pub struct Call {
+    /// Its key.
+    pub key: CallKey,
+    /// Its record's id.
+    pub id: RecordId,
+    /// Which way.
+    pub direction: Direction,
+    /// Who calls.
+    pub caller: Caller,
+    /// What was called.
+    pub called: Called,
+    /// Caller ID that went out.
+    pub shown: Option<String>,
+    /// Trunk that it came or went by.
+    pub trunk: Option<Label>,
+    /// Who talks or talked.
+    pub answered_by: Option<Peer>,
+    /// Media worker.
+    pub worker: u16,
+    /// The caller's leg.
+    pub a: LegKey,
+    /// Phases.
+    pub journey: Journey,
+    state: State,
+    plan: Plan,
+    identity: leg::Identity,
+    max_forwards: u8,
+    first_ring: Option<Instant>,
+    relay: bool,
+    recording: Option<RecordingEntry>,
+    recording_id: Option<RecordingId>,
+    end: Option<End>,
+    ended_at: Option<Now>,
+    branch: Option<Label>,
+    short_ring: Duration,
+    /// Every leg that is not over yet, the caller's included.
+    alive: SmallVec<[LegKey; 4]>,
+}
+
+#[derive(Debug)]
+enum State {
+    Ringing(Ringing),
+    Connected(Connected),
+    Closing { until: Instant, recorded: bool },
+}
+
+/// Legs ring, stage by stage.
+#[derive(Debug, Default)]
+struct Ringing {
+    stages: VecDeque<Stage>,
+    stage: Option<Stage>,
+    /// The round's patience.
+    round_ends: Option<Instant>,
+    /// The stage's patience over all rounds.
+    stage_ends: Option<Instant>,
+    /// Branches to try if the present one cannot take the call at all.
+    serial: VecDeque<Branch>,
+    /// Places of the present branch still to be tried (a trunk's addresses).
+    places: VecDeque<Place>,
+    legs: SmallVec<[LegKey; 4]>,
+    /// Extensions that rejected this call.
+    spent: Vec<Label>,
+    /// Best final answer so far (RFC 3261 16.7).
+    best: Option<Final>,
+    /// How many early dialogs the caller has seen.
+    variants: u8,
+    rung: bool,
+}
+
+/// Two legs talk.
+#[derive(Debug)]
+struct Connected {
+    b: LegKey,
+    held: bool,
+    /// What both ends had before an offer that is under way, to be put back if it is refused.
+    standing: Option<Standing>,
+    /// An in-dialog request of one side that waits for the other's answer.
+    asked: Option<LegKey>,
+}
+
+type Ends = (Option<bytes::Bytes>, Option<bytes::Bytes>);
+
+#[derive(Debug)]
+struct Standing {
+    offerer: LegKey,
+    offerer_end: Ends,
+    other_end: Ends,
+    /// The offerer sent no offer: the other's answer is one, and the offerer's ACK the answer to it.
+    late: bool,
+}
+
+/// A final answer of a leg.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Final {
+    /// Status.
+    pub status: u16,
+    /// Its phrase.
+    pub phrase: String,
+    /// Reason header.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug)]
+struct End {
+    by: By,
+    sip: Option<u16>,
+    reason: Option<String>,
+    cause: Cause,
+}
+
+/// What ended an unanswered call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cause {
+    CallerLeft,
+    Nobody,
+    Refused,
+    Fault,
+}
+
+/// After the last BYE the recorder has this long to close its file before the record is saved without its word.
+const RECORDER_PATIENCE: Duration = Duration::from_secs(5);
+/// What losers are told (RFC 3326).
+pub const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+/// What a caller is told for whom there is no RTP port.
+pub const NO_PORT: &str = "Q.850;cause=34;text=\"No circuit/channel available\"";
+
+/// What a new call begins with.
+pub struct Opening {
+    /// Its key.
+    pub key: CallKey,
+    /// Which way.
+    pub direction: Direction,
+    /// Who calls, for the record.
+    pub caller: Caller,
+    /// What was called, for the record.
+    pub called: Called,
+    /// Who calls, for the other side's From.
+    pub identity: leg::Identity,
+    /// Trunk that it came by.
+    pub trunk: Option<Label>,
+    /// The caller's leg.
+    pub a: LegKey,
+    /// What policy says.
+    pub plan: Plan,
+    /// Hops left.
+    pub max_forwards: u8,
+    /// Media worker.
+    pub worker: u16,
+}
+
+impl Call {
+    /// A call begins; the caller's leg stands already. Follow with [`Call::start`].
+    pub fn new(opening: Opening, cx: &mut Cx<'_>) -> Call {
+        let Opening { key, direction, caller, called, identity, trunk, a, mut plan, max_forwards, worker } = opening;
+        let mut journey = Journey::begin(cx.now, "the call arrived");
+        journey.leg(cx.now, String::from("caller"));
+        let stages = VecDeque::from(std::mem::take(&mut plan.stages));
+        Call {
+            key,
+            id: RecordId::mint(cx.now.wall, cx.rng),
+            direction,
+            caller,
+            called,
+            shown: None,
+            trunk,
+            answered_by: None,
+            worker,
+            a,
+            journey,
+            state: State::Ringing(Ringing { stages, ..Ringing::default() }),
+            plan,
+            identity,
+            max_forwards,
+            first_ring: None,
+            relay: cx.directory.media.relay == Relay::Always,
+            recording: None,
+            recording_id: None,
+            end: None,
+            ended_at: None,
+            branch: None,
+            short_ring: cx.directory.short_ring,
+            alive: SmallVec::from_slice(&[a]),
+        }
+    }
+
+    /// Begins to ring. `body` is the caller's offer, if it made one.
+    pub fn start(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        cx.switch.changed(self);
+        match self.plan.refuse {
+            Some(refuse) => self.refuse(legs, cx, refuse.status, refuse.phrase, None, Cause::Refused),
+            None => self.next_stage(legs, cx),
+        }
+    }
+
+    /// Something happened on a leg of this call.
+    pub fn on(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, leg: LegKey, event: leg::Event) {
+        match &self.state {
+            State::Ringing(_) if leg == self.a => self.caller_while_ringing(legs, cx, event),
+            State::Ringing(_) => self.branch_while_ringing(legs, cx, leg, event),
+            State::Connected(_) => self.while_connected(legs, cx, leg, event),
+            State::Closing { .. } => self.while_closing(legs, cx, leg, event),
+        }
+    }
+
+    /// The call's deadline came up.
+    pub fn tick(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        match &self.state {
+            State::Ringing(_) => self.patience(legs, cx),
+            State::Connected(_) => {}
+            State::Closing { until, recorded } => {
+                if *until <= cx.now.mono && !*recorded {
+                    self.recorded(cx, None);
+                }
+            }
+        }
+    }
+
+    /// Silence on a port of a leg that ought to send.
+    pub fn silent(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        if matches!(self.state, State::Connected(_)) {
+            let seconds = cx.directory.media.timeout.as_secs();
+            let words = format!("no media for {seconds} s");
+            self.end_talk(legs, cx, None, By::System, Some(words));
+        }
+    }
+
+    /// The node or an operator ends the call.
+    pub fn hang_up(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, words: &str) {
+        match self.state {
+            State::Ringing(_) => self.refuse(legs, cx, 503, "Service Unavailable", Some(words.to_owned()), Cause::Fault),
+            State::Connected(_) => self.end_talk(legs, cx, None, By::System, Some(words.to_owned())),
+            State::Closing { .. } => {}
+        }
+    }
+
+    /// The recorder closed the file, or did not in time.
+    pub fn recorded(&mut self, cx: &mut Cx<'_>, result: Option<Recorded>) {
+        if let Some(entry) = &mut self.recording {
+            match result {
+                Some(result) => {
+                    entry.gaps_ms = result.gaps_ms;
+                    entry.complete = result.complete;
+                    entry.undecoded = result.undecoded;
+                    entry.until = Some(entry.from + Duration::from_millis(result.length_ms));
+                }
+                None => entry.until = Some(self.journey.stamp(cx.now.mono)),
+            }
+        }
+        if let State::Closing { recorded, .. } = &mut self.state
+            && !*recorded
+        {
+            *recorded = true;
+            let record = self.record();
+            cx.switch.save(Box::new(record));
+        }
+    }
+
+    /// Whether nothing is left of it but its record.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Closing { recorded: true, .. }) && self.alive.is_empty()
+    }
+
+    /// `routing`, `ringing`, `talking`, `hold`, `ended`.
+    pub fn state_name(&self) -> &'static str {
+        match &self.state {
+            State::Ringing(ringing) if ringing.rung => "ringing",
+            State::Ringing(_) => "routing",
+            State::Connected(connected) if connected.held => "hold",
+            State::Connected(_) => "talking",
+            State::Closing { .. } => "ended",
+        }
+    }
+
+    /// Whether it is over but for its recording and the last answers.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing { .. })
+    }
+
+    /// Who rings or talks.
+    pub fn with<'a>(&'a self, legs: &'a Legs) -> Vec<String> {
+        let keys: &[LegKey] = match &self.state {
+            State::Ringing(ringing) => &ringing.legs,
+            State::Connected(connected) => std::slice::from_ref(&connected.b),
+            State::Closing { .. } => &[],
+        };
+        let mut names: Vec<String> = keys.iter().filter_map(|k| legs.get(*k)).map(|l| l.peer.to_string()).collect();
+        names.dedup();
+        names
+    }
+
+    /// The recording of this call.
+    pub fn recording_id(&self) -> Option<RecordingId> {
+        self.recording_id
+    }
+
+    /// Gives a leg's ports back and the leg itself, if it is over.
+    fn bury(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey) {
+        let Some(leg) = legs.get_mut(key) else { return };
+        self.close_end(cx, leg);
+        if leg.is_over() {
+            legs.remove(key);
+            self.alive.retain(|k| *k != key);
+        }
+    }
+
+    fn close_end(&self, cx: &mut Cx<'_>, leg: &mut Leg) {
+        if let Some(mut end) = leg.end.take() {
+            let mut commands = Vec::new();
+            let ports = end.close(&mut commands);
+            commands.into_iter().for_each(|c| cx.switch.media(self.worker, c));
+            ports.into_iter().for_each(|p| cx.switch.give_port(cx.now.mono, p));
+        }
+        if leg.occupies {
+            leg.occupies = false;
+            cx.switch.occupy(&leg.peer, false);
+        }
+    }
+}

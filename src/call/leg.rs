@@ -1,0 +1,1333 @@
+//! A leg: our side of one dialog (RFC 3261 sections 12 to 15), as user agent server for the caller, as user agent client for
+//! each place that is rung.
+//!
+//! ```text
+//!   UAS: Invited --accept--> Up --hang_up, BYE--> Ending --> Over          UAC: Calling --2xx--> Up --hang_up, BYE--> Ending --> Over
+//!           \--refuse, CANCEL--> Over                                             \--refusal, time-out--> Over
+//!                                                                                  \--hang_up: CANCEL--> (its final answer) --> Over
+//! ```
+//!
+//! It speaks SIP and knows nothing of who else is in the call: what the call must decide comes out as an [`Event`], what the
+//! call decided comes in as a method. Offers and answers pass through it unread. Session timers, digest answers to a trunk,
+//! repeated 2xx, glare and late BYEs are its own business.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use slotmap::{Key, KeyData};
+use smallvec::SmallVec;
+
+use super::bridge::End;
+use super::{CallKey, Cx, LegKey, Owner, Place};
+use crate::base::{Instant, Rng};
+use crate::dialog::invite::{Act, Part, Usage};
+use crate::dialog::refresh::{self, Due, Wish};
+use crate::dialog::{Dialog, Sent};
+use crate::directory::{CallerIdForm, Directory, Label, Secret};
+use crate::policy::Branch;
+use crate::sip::digest::{self, Challenge};
+use crate::sip::header::{Refresher, SessionExpires};
+use crate::sip::{Flow, Message, Method, Name, Refusal, Transport, Writer, phrase};
+use crate::transaction::{ClientKey, Failure, Output, ServerKey};
+
+/// Methods that we take part in, as Allow says them.
+pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, MESSAGE, REGISTER";
+/// What we call ourselves.
+pub const USER_AGENT: &str = concat!("strowger/", env!("CARGO_PKG_VERSION"));
+/// An address of a trunk that says nothing at all to an INVITE for so long is given up, and the next one tried.
+pub const SILENT_TRUNK: Duration = Duration::from_millis(3500);
+/// Times that one INVITE is sent again with credentials.
+const MAX_CHALLENGES: u8 = 2;
+/// Early dialogs of one INVITE that are told apart.
+const MAX_EARLY: usize = 8;
+
+/// Who is at the other end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// A phone of this extension.
+    Extension(Label),
+    /// Somebody behind a trunk.
+    Trunk {
+        /// Which trunk.
+        trunk: Label,
+        /// Their number, as written on the trunk.
+        number: Label,
+    },
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Extension(number) => write!(f, "extension:{number}"),
+            Peer::Trunk { number, .. } => write!(f, "number:{number}"),
+        }
+    }
+}
+
+/// Who calls, as the other side is told.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Identity {
+    /// Name.
+    pub name: Option<String>,
+    /// Number: E.164 or an extension.
+    pub user: String,
+    /// The caller wants to be anonymous.
+    pub hidden: bool,
+}
+
+/// What a leg tells its call.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// 180, 181, 182, 183.
+    Progress {
+        /// Status.
+        status: u16,
+        /// Early media.
+        body: Option<Bytes>,
+        /// Which early dialog, in order of appearance.
+        early: u8,
+    },
+    /// 2xx; to be acknowledged with [`Leg::ack`].
+    Answered {
+        /// Its description: an answer, or an offer if we made none.
+        body: Option<Bytes>,
+        /// Which early dialog.
+        early: u8,
+    },
+    /// A final refusal, or none at all.
+    Refused {
+        /// Status.
+        status: u16,
+        /// Its phrase.
+        phrase: String,
+        /// Reason header.
+        reason: Option<String>,
+        /// Whether it rang before.
+        connected: bool,
+    },
+    /// The caller cancelled.
+    Cancelled {
+        /// Reason header.
+        reason: Option<String>,
+    },
+    /// Our 2xx was acknowledged.
+    Acked {
+        /// The answer to a late offer.
+        body: Option<Bytes>,
+    },
+    /// The peer offers anew, or asks for an offer; to be answered with [`Leg::answer_offered`].
+    Offered {
+        /// The offer.
+        body: Option<Bytes>,
+    },
+    /// The answer to [`Leg::offer`]. A 2xx is to be acknowledged with [`Leg::ack`].
+    OfferAnswered {
+        /// Status.
+        status: u16,
+        /// Phrase.
+        phrase: String,
+        /// Description.
+        body: Option<Bytes>,
+    },
+    /// INFO and the like; to be answered with [`Leg::answer_asked`].
+    Asked {
+        /// What.
+        asked: Asked,
+    },
+    /// The answer to [`Leg::ask`].
+    AskedAnswered {
+        /// Status.
+        status: u16,
+        /// Phrase.
+        phrase: String,
+        /// Body.
+        body: Option<Bytes>,
+    },
+    /// The peer hung up.
+    Bye {
+        /// Reason header.
+        reason: Option<String>,
+    },
+    /// The dialog is lost: session timer, 408 or 481 to a request of ours, no ACK.
+    Lost {
+        /// Why, in words.
+        because: Option<String>,
+        /// The status that says so.
+        status: u16,
+    },
+    /// A refused refresh is to be tried again.
+    Retry,
+    /// It is over; nothing more will come.
+    Gone,
+}
+
+/// A request within the dialog that passes to the other side.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// INFO, MESSAGE.
+    pub method: Method,
+    /// Its type.
+    pub content_type: Option<String>,
+    /// Its body, byte for byte.
+    pub body: Bytes,
+}
+
+/// What an outgoing INVITE is made of; kept until its final answer, because it may have to be sent again.
+#[derive(Debug)]
+pub struct Dial {
+    place: Place,
+    from: String,
+    to: String,
+    identity: Vec<(Name, String)>,
+    max_forwards: u8,
+    body: Option<Bytes>,
+    credentials: Option<Credentials>,
+    trunk: bool,
+}
+
+type Credentials = (Label, Secret);
+
+impl Dial {
+    /// For a branch at a place.
+    pub fn new(
+        cx: &Cx<'_>,
+        branch: &Branch,
+        place: Place,
+        caller: &Identity,
+        max_forwards: u8,
+        body: Option<Bytes>,
+    ) -> Dial {
+        let directory = cx.directory;
+        let domain = directory.node.domains.first().map_or_else(|| place.flow.local.ip().to_string(), |d| d.to_string());
+        match branch {
+            Branch::Extension(number) => {
+                let from = match caller.hidden {
+                    true => "\"Anonymous\" <sip:anonymous@anonymous.invalid>".to_owned(),
+                    false => address(caller.name.as_deref(), &caller.user, &domain),
+                };
+                let to = format!("<sip:{number}@{domain}>");
+                Dial { place, from, to, identity: Vec::new(), max_forwards, body, credentials: None, trunk: false }
+            }
+            Branch::Trunk { trunk, shown, .. } => {
+                let trunk = directory.trunk(trunk);
+                let user = match (trunk, shown) {
+                    (Some(trunk), Some(shown)) => shown.written(trunk.number_format, &directory.node.country),
+                    _ => caller.user.clone(),
+                };
+                let own = format!("<sip:{user}@{domain}>");
+                let form = trunk.map_or(CallerIdForm::From, |t| t.caller_id);
+                let identity = match form {
+                    CallerIdForm::From => Vec::new(),
+                    CallerIdForm::PAssertedIdentity => vec![(Name::PAssertedIdentity, own.clone())],
+                    CallerIdForm::RemotePartyId => {
+                        vec![(Name::RemotePartyId, format!("{own};party=calling;screen=yes;privacy=off"))]
+                    }
+                };
+                let credentials = trunk.and_then(|t| Some((t.username.clone()?, t.password.clone()?)));
+                let to = format!("<{}>", place.uri);
+                Dial { place, from: own, to, identity, max_forwards, body, credentials, trunk: true }
+            }
+        }
+    }
+}
+
+/// Our side of a dialog.
+#[derive(Debug)]
+pub struct Leg {
+    /// Its key.
+    pub key: LegKey,
+    /// Its call.
+    pub call: CallKey,
+    /// Its number in the call's journey.
+    pub number: u32,
+    /// Who is there.
+    pub peer: Peer,
+    /// Its streams.
+    pub end: Option<End>,
+    /// It counts as one of the peer's calls.
+    pub occupies: bool,
+    pub(super) flow: Flow,
+    call_id: Box<str>,
+    tag: Box<str>,
+    state: State,
+    /// Deadline that has been asked for.
+    armed: Option<Instant>,
+    /// The description that we sent last, where there is no [`End`] to keep it.
+    told: Option<Bytes>,
+}
+
+#[derive(Debug)]
+enum State {
+    Invited(Invited),
+    Calling(Box<Calling>),
+    Up(Box<Up>),
+    Ending,
+    Over,
+}
+
+#[derive(Debug)]
+struct Invited {
+    invite: ServerKey,
+    remote_tag: Box<str>,
+    offer: Option<Bytes>,
+    timer: refresh::Asked,
+}
+
+#[derive(Debug)]
+struct Calling {
+    key: ClientKey,
+    dial: Dial,
+    seq: u32,
+    rang: bool,
+    cancelled: bool,
+    /// When an address that says nothing is given up.
+    patience: Option<Instant>,
+    challenges: u8,
+    authorization: Option<(Name, String)>,
+    timer: refresh::Offered,
+    early: SmallVec<[(Box<str>, u8); 1]>,
+    variants: SmallVec<[(u8, u8); 1]>,
+}
+
+#[derive(Debug)]
+struct Up {
+    dialog: Dialog,
+    usage: Usage,
+    timer: Option<refresh::Session>,
+    update: bool,
+    credentials: Option<Credentials>,
+    /// A re-INVITE or UPDATE of ours.
+    offering: Option<Offering>,
+    /// The peer's re-INVITE or UPDATE.
+    offered: Option<(ServerKey, Method, refresh::Asked)>,
+    asking: Option<ClientKey>,
+    asked: Option<ServerKey>,
+    /// A 2xx of the peer's that has not had its ACK.
+    owed: Option<u32>,
+    /// BYE waits for the ACK of our 2xx.
+    bye_due: Option<Option<String>>,
+    variants: SmallVec<[(u8, u8); 1]>,
+    early: SmallVec<[(Box<str>, u8); 1]>,
+}
+
+#[derive(Debug)]
+struct Offering {
+    key: ClientKey,
+    method: Method,
+    /// A session refresh of ours, not an offer that passes.
+    refresh: bool,
+    body: Option<Bytes>,
+    challenged: bool,
+}
+
+impl Leg {
+    /// The caller's leg. `msg` has Contact, and its Session-Expires is not too small (see [`too_short`]).
+    pub fn uas(key: LegKey, call: CallKey, peer: Peer, invite: ServerKey, flow: Flow, msg: &Message, cx: &mut Cx<'_>) -> Leg {
+        let offer = sdp(msg);
+        let remote_tag = msg.from_tag().unwrap_or_default().into();
+        let state = State::Invited(Invited { invite, remote_tag, offer, timer: asked_timer(msg) });
+        Leg {
+            key,
+            call,
+            number: 0,
+            peer,
+            end: None,
+            occupies: false,
+            flow,
+            call_id: msg.call_id().into(),
+            tag: mint_tag(cx.engine, key, cx.rng).into(),
+            state,
+            armed: None,
+            told: None,
+        }
+    }
+
+    /// A leg to be rung; follow with [`Leg::invite`].
+    pub fn uac(key: LegKey, call: CallKey, number: u32, peer: Peer, dial: Dial, end: Option<End>, cx: &mut Cx<'_>) -> Leg {
+        let calling = Calling {
+            key: ClientKey::null(),
+            seq: 0,
+            rang: false,
+            cancelled: false,
+            patience: None,
+            challenges: 0,
+            authorization: None,
+            timer: refresh::Offered::new(Wish::default()),
+            early: SmallVec::new(),
+            variants: SmallVec::new(),
+            dial,
+        };
+        Leg {
+            key,
+            call,
+            number,
+            peer,
+            end,
+            occupies: false,
+            flow: calling.dial.place.flow,
+            call_id: mint_call_id(cx.engine, cx.rng).into(),
+            tag: mint_tag(cx.engine, key, cx.rng).into(),
+            state: State::Calling(Box::new(calling)),
+            armed: None,
+            told: None,
+        }
+    }
+
+    /// Its Call-ID.
+    pub fn call_id(&self) -> &str {
+        &self.call_id
+    }
+
+    /// The flow that it was set up by.
+    pub fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    /// The caller's offer.
+    pub fn offered(&self) -> Option<&Bytes> {
+        match &self.state {
+            State::Invited(invited) => invited.offer.as_ref(),
+            State::Calling(_) | State::Up(_) | State::Ending | State::Over => None,
+        }
+    }
+
+    /// Whether the caller made no offer: the callee's answer will be one.
+    pub fn offered_late(&self) -> bool {
+        matches!(&self.state, State::Invited(Invited { offer: None, .. }))
+    }
+
+    /// Whether nothing more will come.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// Whether a message is of this dialog: Call-ID and both tags.
+    pub fn owns(&self, msg: &Message) -> bool {
+        let (local, remote) = (msg.to_tag().unwrap_or_default(), msg.from_tag().unwrap_or_default());
+        let ours = *self.call_id == *msg.call_id() && local.strip_prefix(&*self.tag).is_some_and(is_variant);
+        ours && match &self.state {
+            State::Invited(invited) => *invited.remote_tag == *remote,
+            State::Calling(calling) => calling.early.iter().any(|(tag, _)| **tag == *remote),
+            State::Up(up) => *up.dialog.remote_tag == *remote && *up.dialog.local_tag == *local,
+            State::Ending => true,
+            State::Over => false,
+        }
+    }
+
+    /// The early dialog of a callee as an early dialog towards the caller: a number of its own for each.
+    pub fn variant_of(&mut self, early: u8, next: &mut u8) -> u8 {
+        let variants = match &mut self.state {
+            State::Calling(calling) => &mut calling.variants,
+            State::Up(up) => &mut up.variants,
+            State::Invited(_) | State::Ending | State::Over => return 0,
+        };
+        if let Some((_, variant)) = variants.iter().find(|(e, _)| *e == early) {
+            return *variant;
+        }
+        let variant = *next;
+        *next = next.saturating_add(1);
+        variants.push((early, variant));
+        variant
+    }
+
+    // --- towards the caller ------------------------------------------------------------------------------------------
+
+    /// A provisional answer. `variant` names the early dialog.
+    pub fn progress(&mut self, cx: &mut Cx<'_>, status: u16, variant: u8, body: Option<&Bytes>) {
+        let State::Invited(invited) = &self.state else { return };
+        let Some(request) = cx.tx.request_of(invited.invite) else { return };
+        let mut w = Writer::answer(request, self.flow.remote, status, phrase(status), Some(&self.tag_of(variant)));
+        w.copy(request, Name::RecordRoute).header(Name::Contact, contact(&self.flow));
+        let bytes = finish(w, body);
+        cx.tx.respond(cx.now.mono, invited.invite, status, bytes, cx.said);
+    }
+
+    /// 200: the call is answered.
+    pub fn accept(&mut self, cx: &mut Cx<'_>, variant: u8, body: Option<&Bytes>) {
+        let tag = self.tag_of(variant);
+        let State::Invited(invited) = &self.state else { return };
+        let Some(request) = cx.tx.request_of(invited.invite) else { return };
+        let Ok(mut dialog) = Dialog::uas(request, &tag, self.flow) else { return };
+        dialog.early = false;
+        let mut usage = Usage::uas(request.cseq().seq, invited.offer.is_some());
+        let mut w = Writer::answer(request, self.flow.remote, 200, "OK", Some(&tag));
+        w.copy(request, Name::RecordRoute).header(Name::Contact, contact(&self.flow));
+        w.header(Name::Allow, ALLOW).header(Name::Supported, "timer");
+        let timer = write_timer(&mut w, invited.timer, cx.now.mono);
+        let update = allows_update(request);
+        let last = self.end.as_ref().and_then(|e| e.last_told());
+        let body = body.or(last).cloned();
+        let bytes = finish(w, body.as_ref());
+        let has_body = body.is_some();
+        if self.end.is_none() {
+            self.told = body.as_deref().map(Bytes::copy_from_slice);
+        }
+        usage.accept(cx.now.mono, cx.timing, bytes.clone(), has_body);
+        cx.tx.respond(cx.now.mono, invited.invite, 200, bytes, cx.said);
+        self.state = State::Up(Box::new(Up::new(dialog, usage, timer, update, None)));
+        self.rearm(cx);
+    }
+
+    /// The final refusal of the caller's INVITE.
+    pub fn refuse(&mut self, cx: &mut Cx<'_>, status: u16, words: &str, reason: Option<&str>) {
+        let State::Invited(invited) = &self.state else { return };
+        if let Some(request) = cx.tx.request_of(invited.invite) {
+            let mut w = Writer::answer(request, self.flow.remote, status, words, Some(&self.tag));
+            if let Some(reason) = reason {
+                w.header(Name::Reason, reason);
+            }
+            if status == 503 {
+                w.header(Name::RetryAfter, "5");
+            }
+            cx.tx.respond(cx.now.mono, invited.invite, status, w.finish(), cx.said);
+        }
+        self.state = State::Over;
+    }
+
+    // --- towards a callee --------------------------------------------------------------------------------------------
+
+    /// Sends the INVITE, or sends it again with credentials or another session interval.
+    pub fn invite(&mut self, cx: &mut Cx<'_>) {
+        let State::Calling(calling) = &mut self.state else { return };
+        let (key, branch) = cx.tx.branch();
+        calling.key = key;
+        calling.seq += 1;
+        let dial = &calling.dial;
+        let flow = dial.place.flow;
+        let mut w = Writer::request("INVITE", &dial.place.uri);
+        let token = flow.transport.via_token();
+        w.fmt(Name::Via, format_args!("SIP/2.0/{token} {};branch={branch};rport", flow.local));
+        w.number(Name::MaxForwards, dial.max_forwards);
+        for route in &dial.place.route {
+            w.header(Name::Route, route);
+        }
+        w.fmt(Name::From, format_args!("{};tag={}", dial.from, self.tag));
+        w.header(Name::To, &dial.to).header(Name::CallId, &*self.call_id);
+        w.fmt(Name::CSeq, format_args!("{} INVITE", calling.seq));
+        w.header(Name::Contact, contact(&flow)).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
+        w.number(Name::SessionExpires, calling.timer.expires);
+        if let Some(min_se) = calling.timer.min_se {
+            w.number(Name::MinSe, min_se);
+        }
+        for (name, value) in &dial.identity {
+            w.header(*name, value);
+        }
+        if let Some((name, value)) = &calling.authorization {
+            w.header(*name, value);
+        }
+        w.header(Name::UserAgent, USER_AGENT);
+        let bytes = finish(w, dial.body.as_ref());
+        if self.end.is_none() {
+            self.told = dial.body.as_deref().map(Bytes::copy_from_slice);
+        }
+        calling.patience = dial.trunk.then(|| cx.now.mono + SILENT_TRUNK);
+        cx.tx.request(cx.now.mono, key, flow, bytes, Method::Invite, Owner::Leg(self.key), cx.said);
+        self.rearm(cx);
+    }
+
+    /// Acknowledges the 2xx that is owed an ACK, with the answer to a late offer if there is one.
+    pub fn ack(&mut self, cx: &mut Cx<'_>, body: Option<&Bytes>) {
+        let State::Up(up) = &mut self.state else { return };
+        let Some(seq) = up.owed.take() else { return };
+        let flow = next(&up.dialog, &self.peer, self.flow);
+        up.acknowledge(cx, flow, seq, body);
+        if self.end.is_none() && body.is_some() {
+            self.told = body.map(|b| Bytes::copy_from_slice(b));
+        }
+        self.rearm(cx);
+    }
+
+    /// Whether a 2xx of the peer's waits for its ACK.
+    pub fn owes_ack(&self) -> bool {
+        matches!(&self.state, State::Up(up) if up.owed.is_some())
+    }
+
+    // --- once it is up -----------------------------------------------------------------------------------------------
+
+    /// Whether an offer may be sent now (RFC 3261 14.1).
+    pub fn may_offer(&self) -> bool {
+        matches!(&self.state, State::Up(up) if up.usage.may_invite() && up.offering.is_none() && up.offered.is_none())
+    }
+
+    /// Sends a re-INVITE with this offer, or without one to ask for it.
+    pub fn offer(&mut self, cx: &mut Cx<'_>, body: Option<&Bytes>) {
+        if self.end.is_none() && body.is_some() {
+            self.told = body.map(|b| Bytes::copy_from_slice(b));
+        }
+        self.renegotiate(cx, Method::Invite, body.cloned(), false, None);
+        self.rearm(cx);
+    }
+
+    /// The offer that we sent last, where the call keeps no streams.
+    pub fn last_offer(&self) -> Option<&[u8]> {
+        self.told.as_deref()
+    }
+
+    /// Answers the peer's re-INVITE or UPDATE.
+    pub fn answer_offered(&mut self, cx: &mut Cx<'_>, status: u16, words: &str, body: Option<&Bytes>) {
+        let State::Up(up) = &mut self.state else { return };
+        let Some((key, method, timer)) = up.offered.take() else { return };
+        let Some(request) = cx.tx.request_of(key) else { return };
+        let mut w = Writer::answer(request, self.flow.remote, status, words, None);
+        let accepted = (200..300).contains(&status);
+        if accepted {
+            w.copy(request, Name::RecordRoute).header(Name::Contact, contact(&self.flow));
+            w.header(Name::Allow, ALLOW).header(Name::Supported, "timer");
+            up.timer = write_timer(&mut w, timer, cx.now.mono).or(up.timer);
+        }
+        let bytes = finish(w, body.filter(|_| accepted));
+        match (method, accepted) {
+            (Method::Invite, true) => {
+                up.usage.accept(cx.now.mono, cx.timing, bytes.clone(), body.is_some());
+            }
+            (Method::Invite, false) => up.usage.refuse(),
+            _ => up.usage.update_answered(),
+        }
+        if self.end.is_none() && accepted && body.is_some() {
+            self.told = body.map(|b| Bytes::copy_from_slice(b));
+        }
+        cx.tx.respond(cx.now.mono, key, status, bytes, cx.said);
+        self.rearm(cx);
+    }
+
+    /// Passes a request within the dialog.
+    pub fn ask(&mut self, cx: &mut Cx<'_>, asked: &Asked) {
+        let State::Up(up) = &mut self.state else { return };
+        let (key, branch) = cx.tx.branch();
+        let mut w = up.dialog.request(asked.method, &branch, Some(&contact(&self.flow)));
+        w.header(Name::UserAgent, USER_AGENT);
+        let bytes = match &asked.content_type {
+            Some(content_type) => w.body(content_type, &asked.body),
+            None => w.finish(),
+        };
+        up.asking = Some(key);
+        cx.tx.request(cx.now.mono, key, self.flow, bytes, asked.method, Owner::Leg(self.key), cx.said);
+    }
+
+    /// Answers the peer's INFO.
+    pub fn answer_asked(&mut self, cx: &mut Cx<'_>, status: u16, words: &str, body: Option<&Bytes>) {
+        let State::Up(up) = &mut self.state else { return };
+        let Some(key) = up.asked.take() else { return };
+        let Some(request) = cx.tx.request_of(key) else { return };
+        let w = Writer::answer(request, self.flow.remote, status, words, None);
+        let bytes = match body {
+            Some(body) => w.body("application/octet-stream", body),
+            None => w.finish(),
+        };
+        cx.tx.respond(cx.now.mono, key, status, bytes, cx.said);
+    }
+
+    /// Refuses whatever the peer asked within the dialog.
+    pub fn decline(&mut self, cx: &mut Cx<'_>, status: u16) {
+        self.answer_offered(cx, status, phrase(status), None);
+        self.answer_asked(cx, status, phrase(status), None);
+    }
+
+    /// Ends the leg, whatever it is doing: BYE, CANCEL, or a refusal. A callee's BYE waits for the ACK of its 2xx.
+    pub fn hang_up(&mut self, cx: &mut Cx<'_>, reason: Option<&str>) {
+        match &mut self.state {
+            State::Invited(_) => self.refuse(cx, 487, "Request Terminated", reason),
+            State::Calling(calling) => {
+                calling.patience = None;
+                if !calling.cancelled {
+                    calling.cancelled = true;
+                    cx.tx.cancel(cx.now.mono, calling.key, reason, cx.said);
+                }
+            }
+            State::Up(up) => {
+                up.settle(cx, &self.flow);
+                if let Some(seq) = up.owed.take() {
+                    let flow = next(&up.dialog, &self.peer, self.flow);
+                    up.acknowledge(cx, flow, seq, None);
+                }
+                match up.usage.may_bye() {
+                    true => self.bye(cx, reason),
+                    false => up.bye_due = Some(reason.map(str::to_owned)),
+                }
+            }
+            State::Ending | State::Over => {}
+        }
+        self.rearm(cx);
+    }
+
+    fn bye(&mut self, cx: &mut Cx<'_>, reason: Option<&str>) {
+        let State::Up(up) = &mut self.state else { return };
+        let (key, branch) = cx.tx.branch();
+        let mut w = up.dialog.request(Method::Bye, &branch, None);
+        if let Some(reason) = reason {
+            w.header(Name::Reason, reason);
+        }
+        w.header(Name::UserAgent, USER_AGENT);
+        cx.tx.request(cx.now.mono, key, next(&up.dialog, &self.peer, self.flow), w.finish(), Method::Bye, Owner::Leg(self.key), cx.said);
+        self.state = State::Ending;
+    }
+
+    // --- what arrives ------------------------------------------------------------------------------------------------
+
+    /// A request within the dialog.
+    pub fn on_request(&mut self, cx: &mut Cx<'_>, key: ServerKey, flow: Flow, msg: &Message) -> Option<Event> {
+        let method = msg.method();
+        let respond = |cx: &mut Cx<'_>, status: u16| {
+            let bytes = Writer::answer(msg, flow.remote, status, phrase(status), None).finish();
+            cx.tx.respond(cx.now.mono, key, status, bytes, cx.said);
+        };
+        let reason = || msg.text(Name::Reason).map(str::to_owned);
+        let up = match &mut self.state {
+            State::Up(up) => up,
+            // A caller may give up with BYE (RFC 3261 15); anything else has to wait until there is somebody to talk to.
+            State::Invited(_) if method == Method::Bye => {
+                respond(cx, 200);
+                return Some(Event::Bye { reason: reason() });
+            }
+            State::Invited(_) | State::Calling(_) => {
+                let status = match method {
+                    Method::Invite | Method::Update => 491,
+                    Method::Options => 200,
+                    _ => 481,
+                };
+                respond(cx, status);
+                return None;
+            }
+            State::Ending => {
+                respond(cx, if method == Method::Bye { 200 } else { 481 });
+                return None;
+            }
+            State::Over => {
+                respond(cx, 481);
+                return None;
+            }
+        };
+        if let Err(refusal) = up.dialog.accept(msg) {
+            refuse(cx, key, flow, msg, &refusal);
+            return None;
+        }
+        match method {
+            Method::Bye => {
+                respond(cx, 200);
+                up.settle(cx, &self.flow);
+                self.state = State::Over;
+                Some(Event::Bye { reason: reason() })
+            }
+            Method::Invite | Method::Update => {
+                let event = up.renegotiated(cx, key, flow, msg);
+                self.flow = moved(self.flow, flow);
+                self.rearm(cx);
+                event
+            }
+            method if super::talk::passes(method) => {
+                if up.asked.is_some() {
+                    refuse(cx, key, flow, msg, &Refusal::status(500).with(Name::RetryAfter, "1"));
+                    return None;
+                }
+                cx.tx.set_user(key, Owner::Leg(self.key));
+                up.asked = Some(key);
+                let content_type = msg.text(Name::ContentType).map(str::to_owned);
+                Some(Event::Asked { asked: Asked { method, content_type, body: msg.body_bytes() } })
+            }
+            Method::Options => {
+                let mut w = Writer::answer(msg, flow.remote, 200, "OK", None);
+                w.header(Name::Allow, ALLOW).header(Name::Accept, "application/sdp");
+                cx.tx.respond(cx.now.mono, key, 200, w.finish(), cx.said);
+                None
+            }
+            // There is no subscription, no reliable provisional answer, and transfers are not yet in force.
+            Method::Subscribe | Method::Notify | Method::Prack => {
+                respond(cx, 481);
+                None
+            }
+            Method::Refer
+            | Method::Publish
+            | Method::Register
+            | Method::Ack
+            | Method::Cancel
+            | Method::Info
+            | Method::Message
+            | Method::Other => {
+                refuse(cx, key, flow, msg, &Refusal::status(405).with(Name::Allow, ALLOW));
+                None
+            }
+        }
+    }
+
+    /// An ACK for a 2xx of ours.
+    pub fn on_ack(&mut self, cx: &mut Cx<'_>, msg: &Message) -> Option<Event> {
+        let State::Up(up) = &mut self.state else { return None };
+        let body = sdp(msg);
+        let part = up.usage.acked(msg.cseq().seq, body.is_some())?;
+        let event = Event::Acked { body: body.filter(|_| part == Part::Answer) };
+        if let Some(reason) = up.bye_due.take() {
+            self.bye(cx, reason.as_deref());
+            return None;
+        }
+        self.rearm(cx);
+        Some(event)
+    }
+
+    /// The caller's CANCEL met its INVITE.
+    pub fn on_cancel(&mut self, msg: &Message) -> Option<Event> {
+        let reason = msg.text(Name::Reason).map(str::to_owned);
+        matches!(self.state, State::Invited(_)).then_some(Event::Cancelled { reason })
+    }
+
+    /// An answer to a request of ours.
+    pub fn on_response(&mut self, cx: &mut Cx<'_>, key: ClientKey, msg: &Message) -> Option<Event> {
+        let event = match &mut self.state {
+            State::Calling(calling) if calling.key == key => self.invite_answered(cx, msg),
+            // The INVITE that was challenged and sent again has a younger transaction.
+            State::Calling(_) => None,
+            State::Up(_) => self.answered_in_dialog(cx, key, msg),
+            State::Ending if msg.method() == Method::Bye && msg.status() >= 200 => {
+                self.state = State::Over;
+                Some(Event::Gone)
+            }
+            // A 2xx of a fork after we hung up: acknowledged and ended.
+            State::Ending | State::Over | State::Invited(_) => {
+                if msg.method() == Method::Invite && (200..300).contains(&msg.status()) {
+                    self.end_stray(cx, msg);
+                }
+                None
+            }
+        };
+        self.rearm(cx);
+        event
+    }
+
+    /// Nobody answered a request of ours, or it could not be sent.
+    pub fn on_failure(&mut self, cx: &mut Cx<'_>, key: ClientKey, failure: Option<Failure>) -> Option<Event> {
+        let (status, words) = match failure {
+            None => (408, "no answer"),
+            Some(Failure::Refused) => (503, "nobody listens there"),
+            Some(Failure::Unreachable) => (503, "no way there"),
+            Some(Failure::Closed) => (503, "the connection was closed"),
+            Some(Failure::Full) => (503, "too many requests under way"),
+        };
+        match &mut self.state {
+            State::Calling(calling) if calling.key == key => {
+                let connected = calling.rang;
+                self.state = State::Over;
+                Some(Event::Refused { status, phrase: words.to_owned(), reason: None, connected })
+            }
+            State::Up(up) => {
+                let ours = up.offering.as_ref().is_some_and(|o| o.key == key) || up.asking == Some(key);
+                ours.then(|| Event::Lost { because: Some(words.to_owned()), status })
+            }
+            State::Ending => {
+                self.state = State::Over;
+                Some(Event::Gone)
+            }
+            State::Calling(_) | State::Invited(_) | State::Over => None,
+        }
+    }
+
+    /// A deadline may have come up.
+    pub fn tick(&mut self, cx: &mut Cx<'_>) -> Option<Event> {
+        self.armed = None;
+        let now = cx.now.mono;
+        let event = match &mut self.state {
+            State::Calling(calling) if calling.patience.is_some_and(|p| p <= now) => {
+                calling.patience = None;
+                calling.cancelled = true;
+                cx.tx.cancel(now, calling.key, None, cx.said);
+                let phrase = "no answer at all".to_owned();
+                Some(Event::Refused { status: 408, phrase, reason: None, connected: false })
+            }
+            State::Up(up) => {
+                let mut acts = Vec::new();
+                up.usage.tick(now, &mut acts);
+                let mut event = None;
+                for act in acts {
+                    match act {
+                        Act::Resend(bytes) => cx.said.push(Output::Send { flow: self.flow, bytes }),
+                        Act::NoAck => {
+                            event = Some(Event::Lost { because: Some("no ACK".to_owned()), status: 408 });
+                        }
+                        Act::Retry => event = Some(Event::Retry),
+                    }
+                }
+                let due = if event.is_none() { up.timer.as_mut().and_then(|t| t.due(now)) } else { None };
+                match due {
+                    Some(Due::Refresh) => self.refresh(cx),
+                    Some(Due::End) => {
+                        event = Some(Event::Lost { because: Some("session timer expired".to_owned()), status: 408 });
+                    }
+                    None => {}
+                }
+                if let State::Up(up) = &mut self.state
+                    && matches!(event, Some(Event::Lost { .. }))
+                    && let Some(reason) = up.bye_due.take()
+                {
+                    self.bye(cx, reason.as_deref());
+                    event = None;
+                }
+                event
+            }
+            State::Calling(_) | State::Invited(_) | State::Ending | State::Over => None,
+        };
+        self.rearm(cx);
+        event
+    }
+
+    /// A refresh of ours met a re-INVITE of the peer's: again.
+    pub fn refresh_again(&mut self, cx: &mut Cx<'_>) {
+        self.refresh(cx);
+        self.rearm(cx);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Calling(calling) => calling.patience,
+            State::Up(up) => [up.usage.deadline(), up.timer.map(|t| t.deadline())].into_iter().flatten().min(),
+            State::Invited(_) | State::Ending | State::Over => None,
+        }
+    }
+
+    fn rearm(&mut self, cx: &mut Cx<'_>) {
+        let Some(at) = self.deadline() else { return };
+        if self.armed.is_none_or(|armed| at < armed) {
+            self.armed = Some(at);
+            cx.switch.arm_leg(at, self.key);
+        }
+    }
+
+    fn tag_of(&self, variant: u8) -> String {
+        match variant {
+            0 => self.tag.to_string(),
+            n => format!("{}.{n}", self.tag),
+        }
+    }
+
+    fn invite_answered(&mut self, cx: &mut Cx<'_>, msg: &Message) -> Option<Event> {
+        let State::Calling(calling) = &mut self.state else { return None };
+        calling.patience = None;
+        let status = msg.status();
+        match status {
+            100 => None,
+            101..=199 => {
+                calling.rang = true;
+                if calling.cancelled {
+                    return None;
+                }
+                let early = calling.early_of(msg);
+                Some(Event::Progress { status, body: sdp(msg), early })
+            }
+            200..=299 => self.confirmed(cx, msg),
+            _ => {
+                let again = !calling.cancelled && calling.again(cx, msg);
+                if again {
+                    self.invite(cx);
+                    return None;
+                }
+                let (connected, cancelled) = (calling.rang, calling.cancelled);
+                self.state = State::Over;
+                if cancelled {
+                    return Some(Event::Gone);
+                }
+                let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
+                let reason = msg.text(Name::Reason).map(str::to_owned);
+                Some(Event::Refused { status, phrase, reason, connected })
+            }
+        }
+    }
+
+    fn confirmed(&mut self, cx: &mut Cx<'_>, msg: &Message) -> Option<Event> {
+        let State::Calling(calling) = &mut self.state else { return None };
+        let sent = Sent {
+            call_id: &self.call_id,
+            local: &calling.dial.from,
+            local_tag: &self.tag,
+            remote: &calling.dial.to,
+            seq: calling.seq,
+            target: &calling.dial.place.uri,
+            flow: self.flow,
+        };
+        let Some(dialog) = Dialog::uac(&sent, msg) else { return None };
+        let body = sdp(msg);
+        let early = calling.early_of(msg);
+        let mut usage = Usage::uac(calling.seq, calling.dial.body.is_some());
+        usage.accepted(calling.seq, body.is_some());
+        let expires = msg.text(Name::SessionExpires).and_then(|v| SessionExpires::parse(v).ok());
+        let timer = calling.timer.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
+        let mut up = Up::new(dialog, usage, timer, allows_update(msg), calling.dial.credentials.take());
+        up.owed = Some(calling.seq);
+        up.early = std::mem::take(&mut calling.early);
+        up.variants = std::mem::take(&mut calling.variants);
+        let cancelled = calling.cancelled;
+        self.state = State::Up(Box::new(up));
+        if cancelled {
+            // Our CANCEL crossed it (RFC 3261 9.1): the call exists, so it is acknowledged and ended.
+            self.hang_up(cx, Some(super::ELSEWHERE));
+            return None;
+        }
+        Some(Event::Answered { body, early })
+    }
+
+    /// A 2xx of another branch of a fork beyond us, or one that came after all: ACK, then BYE.
+    fn end_stray(&mut self, cx: &mut Cx<'_>, msg: &Message) {
+        let (from, to) = (msg.from(), msg.to());
+        let target = msg.contact().map_or(to.uri.raw, |c| c.uri.raw);
+        let (local, remote) = (format!("<{}>", from.uri.raw), format!("<{}>", to.uri.raw));
+        let seq = msg.cseq().seq;
+        let tag = msg.from_tag().unwrap_or_default();
+        let sent = Sent { call_id: &self.call_id, local: &local, local_tag: tag, remote: &remote, seq, target, flow: self.flow };
+        let Some(mut dialog) = Dialog::uac(&sent, msg) else { return };
+        let flow = next(&dialog, &self.peer, self.flow);
+        let (unused, branch) = cx.tx.branch();
+        cx.said.push(Output::Send { flow, bytes: dialog.ack(seq, &branch).finish() });
+        cx.tx.release(unused);
+        let (key, branch) = cx.tx.branch();
+        let mut w = dialog.request(Method::Bye, &branch, None);
+        w.header(Name::Reason, super::ELSEWHERE).header(Name::UserAgent, USER_AGENT);
+        cx.tx.request(cx.now.mono, key, flow, w.finish(), Method::Bye, Owner::Leg(self.key), cx.said);
+    }
+
+    fn answered_in_dialog(&mut self, cx: &mut Cx<'_>, key: ClientKey, msg: &Message) -> Option<Event> {
+        let State::Up(up) = &mut self.state else { return None };
+        let status = msg.status();
+        let seq = msg.cseq().seq;
+        if up.offering.as_ref().is_some_and(|o| o.key == key) && msg.method() != Method::Cancel {
+            return if status < 200 { None } else { self.offer_answered(cx, msg) };
+        }
+        if msg.method() == Method::Invite && (200..300).contains(&status) {
+            // The 2xx of the first INVITE again, or that of another branch of a fork beyond us (RFC 3261 13.2.2.4).
+            if msg.to_tag() != Some(&*up.dialog.remote_tag) {
+                self.end_stray(cx, msg);
+            } else if let Some(bytes) = up.usage.reack(seq) {
+                cx.said.push(Output::Send { flow: next(&up.dialog, &self.peer, self.flow), bytes });
+            }
+            return None;
+        }
+        if up.asking == Some(key) && status >= 200 {
+            up.asking = None;
+            if matches!(status, 408 | 481) {
+                return Some(Event::Lost { because: Some(format!("{status} to {}", msg.method().as_str())), status });
+            }
+            let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
+            let body = Some(msg.body_bytes()).filter(|b| !b.is_empty());
+            return Some(Event::AskedAnswered { status, phrase, body });
+        }
+        None
+    }
+
+    fn offer_answered(&mut self, cx: &mut Cx<'_>, msg: &Message) -> Option<Event> {
+        let State::Up(up) = &mut self.state else { return None };
+        let offering = up.offering.take()?;
+        let (status, seq, body) = (msg.status(), msg.cseq().seq, sdp(msg));
+        let accepted = (200..300).contains(&status);
+        match offering.method {
+            Method::Invite if accepted => {
+                up.usage.accepted(seq, body.is_some());
+                up.dialog.retarget(msg);
+                up.owed = Some(seq);
+            }
+            Method::Invite => up.usage.refused(cx.now.mono, status, cx.rng),
+            _ => {
+                up.usage.update_done(cx.now.mono, seq, status, body.is_some(), cx.rng);
+                if accepted {
+                    up.dialog.retarget(msg);
+                }
+            }
+        }
+        if accepted {
+            let expires = msg.text(Name::SessionExpires).and_then(|v| SessionExpires::parse(v).ok());
+            let offered = refresh::Offered::new(Wish::default());
+            up.timer = offered.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
+        } else if let (401 | 407, false, Some((user, password)), Some((name, challenge))) =
+            (status, offering.challenged, up.credentials.clone(), Challenge::choose(msg))
+        {
+            let uri = up.dialog.target.clone();
+            let cnonce = format!("{:016x}", cx.rng.bits());
+            let method = offering.method.as_str();
+            let value = digest::answer(&challenge, &user, &password.0, method, &uri, &cnonce, 1, &[]);
+            self.renegotiate(cx, offering.method, offering.body, offering.refresh, Some((name, value)));
+            return None;
+        }
+        if matches!(status, 408 | 481) {
+            return Some(Event::Lost { because: Some(format!("{status} to {}", offering.method.as_str())), status });
+        }
+        if offering.refresh {
+            match (accepted, offering.method) {
+                (true, Method::Invite) => self.ack(cx, None),
+                (true, _) => {}
+                (false, _) => {
+                    if let (Some(timer), true) = (up.timer.as_mut(), status != 491) {
+                        timer.again(cx.now.mono);
+                    }
+                }
+            }
+            return None;
+        }
+        let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
+        Some(Event::OfferAnswered { status, phrase, body })
+    }
+
+    fn refresh(&mut self, cx: &mut Cx<'_>) {
+        let told = self.end.as_ref().and_then(|e| e.last_told()).or(self.told.as_ref()).cloned();
+        let State::Up(up) = &mut self.state else { return };
+        if up.offering.is_some() || !up.usage.may_invite() {
+            if let Some(timer) = &mut up.timer {
+                timer.again(cx.now.mono);
+            }
+            return;
+        }
+        match up.update {
+            true => self.renegotiate(cx, Method::Update, None, true, None),
+            false => self.renegotiate(cx, Method::Invite, told, true, None),
+        }
+    }
+
+    fn renegotiate(
+        &mut self,
+        cx: &mut Cx<'_>,
+        method: Method,
+        body: Option<Bytes>,
+        refresh: bool,
+        authorization: Option<(Name, String)>,
+    ) {
+        let State::Up(up) = &mut self.state else { return };
+        let (key, branch) = cx.tx.branch();
+        let mut w = up.dialog.request(method, &branch, Some(&contact(&self.flow)));
+        w.header(Name::Allow, ALLOW).header(Name::Supported, "timer");
+        if let Some(timer) = &up.timer {
+            let who = if timer.ours { "uac" } else { "uas" };
+            w.fmt(Name::SessionExpires, format_args!("{};refresher={who}", timer.expires));
+        }
+        let challenged = authorization.is_some();
+        if let Some((name, value)) = authorization {
+            w.header(name, value);
+        }
+        w.header(Name::UserAgent, USER_AGENT);
+        let bytes = finish(w, body.as_ref());
+        match method {
+            Method::Update => up.usage.updating(up.dialog.local_seq, body.is_some()),
+            _ => up.usage.inviting(up.dialog.local_seq, body.is_some()),
+        }
+        up.offering = Some(Offering { key, method, refresh, body, challenged });
+        let flow = next(&up.dialog, &self.peer, self.flow);
+        cx.tx.request(cx.now.mono, key, flow, bytes, method, Owner::Leg(self.key), cx.said);
+    }
+}
+
+impl Calling {
+    fn early_of(&mut self, msg: &Message) -> u8 {
+        let Some(tag) = msg.to_tag() else { return 0 };
+        if let Some((_, early)) = self.early.iter().find(|(t, _)| **t == *tag) {
+            return *early;
+        }
+        let early = self.early.len().min(MAX_EARLY) as u8;
+        if self.early.len() < MAX_EARLY {
+            self.early.push((tag.into(), early));
+        }
+        early
+    }
+
+    /// Whether the INVITE is to be sent again: with credentials, or with a longer session interval.
+    fn again(&mut self, cx: &mut Cx<'_>, msg: &Message) -> bool {
+        match msg.status() {
+            401 | 407 => {
+                let (Some((user, password)), Some((name, challenge))) = (&self.dial.credentials, Challenge::choose(msg)) else {
+                    return false;
+                };
+                if self.challenges >= MAX_CHALLENGES || (self.challenges > 0 && !challenge.stale) {
+                    return false;
+                }
+                self.challenges += 1;
+                let cnonce = format!("{:016x}", cx.rng.bits());
+                let uri = &self.dial.place.uri;
+                let value = digest::answer(&challenge, user, &password.0, "INVITE", uri, &cnonce, 1, &[]);
+                self.authorization = Some((name, value));
+                true
+            }
+            422 => {
+                let raised = self.timer.raise(msg.seconds(Name::MinSe));
+                self.timer = raised.unwrap_or(self.timer);
+                raised.is_some()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Up {
+    fn new(
+        dialog: Dialog,
+        usage: Usage,
+        timer: Option<refresh::Session>,
+        update: bool,
+        credentials: Option<Credentials>,
+    ) -> Up {
+        Up {
+            dialog,
+            usage,
+            timer,
+            update,
+            credentials,
+            offering: None,
+            offered: None,
+            asking: None,
+            asked: None,
+            owed: None,
+            bye_due: None,
+            variants: SmallVec::new(),
+            early: SmallVec::new(),
+        }
+    }
+
+    fn acknowledge(&mut self, cx: &mut Cx<'_>, flow: Flow, seq: u32, body: Option<&Bytes>) {
+        // The ACK of a 2xx is no transaction, but its branch must be new all the same.
+        let (unused, branch) = cx.tx.branch();
+        let bytes = finish(self.dialog.ack(seq, &branch), body);
+        cx.tx.release(unused);
+        self.usage.acknowledge(cx.now.mono, cx.timing, seq, bytes.clone());
+        cx.said.push(Output::Send { flow, bytes });
+    }
+
+    /// The peer's re-INVITE or UPDATE.
+    fn renegotiated(&mut self, cx: &mut Cx<'_>, key: ServerKey, flow: Flow, msg: &Message) -> Option<Event> {
+        let (body, seq) = (sdp(msg), msg.cseq().seq);
+        let timer = asked_timer(msg);
+        if let refresh::Answer::TooShort(min_se) = refresh::answer(Wish::default(), timer) {
+            refuse(cx, key, flow, msg, &Refusal::status(422).with(Name::MinSe, min_se.to_string()));
+            return None;
+        }
+        let allowed = match msg.method() {
+            Method::Invite => self.usage.invited(seq, body.is_some(), cx.rng),
+            _ => self.usage.updated(seq, body.is_some(), cx.rng),
+        };
+        if let Err(refusal) = allowed {
+            refuse(cx, key, flow, msg, &refusal);
+            return None;
+        }
+        self.dialog.retarget(msg);
+        if msg.method() == Method::Update && body.is_none() {
+            self.usage.update_answered();
+            let mut w = Writer::answer(msg, flow.remote, 200, "OK", None);
+            w.header(Name::Contact, contact(&self.dialog.flow)).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
+            self.timer = write_timer(&mut w, timer, cx.now.mono).or(self.timer);
+            cx.tx.respond(cx.now.mono, key, 200, w.finish(), cx.said);
+            return None;
+        }
+        self.offered = Some((key, msg.method(), timer));
+        Some(Event::Offered { body })
+    }
+
+    /// The dialog ends: what the peer asked and nobody will answer is answered.
+    fn settle(&mut self, cx: &mut Cx<'_>, flow: &Flow) {
+        let open = self.offered.take().map(|(key, ..)| key).into_iter().chain(self.asked.take());
+        for key in open {
+            if let Some(request) = cx.tx.request_of(key) {
+                let bytes = Writer::answer(request, flow.remote, 487, "Request Terminated", None).finish();
+                cx.tx.respond(cx.now.mono, key, 487, bytes, cx.said);
+            }
+        }
+        self.usage.refuse();
+    }
+}
+
+/// The Min-SE that a caller is to be told with 422, if its session interval is too short (RFC 4028 section 9).
+pub fn too_short(msg: &Message) -> Option<u32> {
+    match refresh::answer(Wish::default(), asked_timer(msg)) {
+        refresh::Answer::TooShort(min_se) => Some(min_se),
+        refresh::Answer::Accept { .. } => None,
+    }
+}
+
+/// The leg that a local tag names. It may be gone, and another may have taken its place: see [`Leg::owns`].
+pub fn leg_of(tag: &str) -> Option<LegKey> {
+    let mut parts = tag.split('.');
+    let (_engine, slot) = (parts.next()?, parts.next()?);
+    u64::from_str_radix(slot, 16).ok().map(|n| LegKey::from(KeyData::from_ffi(n)))
+}
+
+fn mint_tag(engine: u16, key: LegKey, rng: &mut Rng) -> String {
+    format!("{engine:x}.{:x}.{:016x}{:08x}", key.data().as_ffi(), rng.bits(), rng.bits32())
+}
+
+/// A Call-ID of ours: the engine's number and 96 random bits.
+pub fn mint_call_id(engine: u16, rng: &mut Rng) -> String {
+    format!("{engine:x}-{:016x}{:08x}", rng.bits(), rng.bits32())
+}
+
+fn is_variant(rest: &str) -> bool {
+    rest.is_empty() || rest.strip_prefix('.').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn address(name: Option<&str>, user: &str, domain: &str) -> String {
+    let user = if user.is_empty() { "anonymous" } else { user };
+    match name.filter(|n| !n.is_empty()) {
+        Some(name) => format!("{} <sip:{user}@{domain}>", crate::sip::quote(name)),
+        None => format!("<sip:{user}@{domain}>"),
+    }
+}
+
+fn contact(flow: &Flow) -> String {
+    match flow.transport {
+        Transport::Udp => format!("<sip:{}>", flow.local),
+        other => format!("<sip:{};transport={}>", flow.local, other.param()),
+    }
+}
+
+fn finish(w: Writer, body: Option<&Bytes>) -> Bytes {
+    match body {
+        Some(body) => w.body("application/sdp", body),
+        None => w.finish(),
+    }
+}
+
+/// The session description of a message, if it has one.
+pub fn sdp(msg: &Message) -> Option<Bytes> {
+    let is_sdp = msg.content_type().is_some_and(|t| t.eq_ignore_ascii_case("application/sdp"));
+    is_sdp.then(|| msg.body_bytes()).filter(|b| !b.is_empty())
+}
+
+fn asked_timer(msg: &Message) -> refresh::Asked {
+    let expires = msg.text(Name::SessionExpires).and_then(|v| SessionExpires::parse(v).ok());
+    refresh::Asked {
+        supported: msg.lists(Name::Supported, "timer") || msg.lists(Name::Require, "timer"),
+        expires: expires.map(|e| (e.delta, e.refresher)),
+        min_se: msg.seconds(Name::MinSe),
+    }
+}
+
+fn write_timer(w: &mut Writer, asked: refresh::Asked, now: Instant) -> Option<refresh::Session> {
+    let answer = refresh::answer(Wish::default(), asked);
+    if let refresh::Answer::Accept { expires, refresher, require } = answer {
+        let who = match refresher {
+            Refresher::Uac => "uac",
+            Refresher::Uas => "uas",
+        };
+        w.fmt(Name::SessionExpires, format_args!("{expires};refresher={who}"));
+        if require {
+            w.header(Name::Require, "timer");
+        }
+    }
+    refresh::Session::answered(now, answer)
+}
+
+fn allows_update(msg: &Message) -> bool {
+    msg.values(Name::Allow).any(|m| m.eq_ignore_ascii_case("UPDATE"))
+}
+
+fn refuse(cx: &mut Cx<'_>, key: ServerKey, flow: Flow, msg: &Message, refusal: &Refusal) {
+    let bytes = Writer::refuse(msg, flow.remote, refusal, None).finish();
+    cx.tx.respond(cx.now.mono, key, refusal.status, bytes, cx.said);
+}
+
+/// Where the next request goes. A phone is reached over the flow that it came by, whatever its Contact says (it may be behind
+/// NAT); a trunk where its route or Contact says, if that is an address.
+fn next(dialog: &Dialog, peer: &Peer, flow: Flow) -> Flow {
+    match peer {
+        Peer::Extension(_) => flow,
+        Peer::Trunk { .. } if flow.transport != Transport::Udp => flow,
+        Peer::Trunk { .. } => {
+            let uri = crate::sip::Uri::parse(dialog.next_hop()).ok();
+            let remote = uri.and_then(|u| Some(std::net::SocketAddr::new(u.ip()?, u.port.unwrap_or(5060))));
+            Flow { remote: remote.unwrap_or(flow.remote), ..flow }
+        }
+    }
+}
+
+/// A peer that moved to another port of its own (or another connection) is answered there.
+fn moved(old: Flow, new: Flow) -> Flow {
+    if old.transport == new.transport { Flow { local: old.local, ..new } } else { new }
+}

@@ -1,0 +1,379 @@
+//! Two legs talk: offers pass from one to the other, hold is noticed, other requests within the dialog pass, and one BYE ends
+//! both.
+
+use bytes::Bytes;
+
+use super::bridge;
+use super::journey::LegResult;
+use super::leg::{Asked, Event};
+use super::record::{By, PhaseKind, RecordingEntry};
+use super::{Call, Cause, Connected, Cx, End, LegKey, Legs, RECORDER_PATIENCE, Standing, State};
+use crate::base::Rng;
+use crate::media::{Command, RecordingId, Side};
+use crate::sdp::Session;
+use crate::sip::Method;
+
+impl Call {
+    /// Something happened on a leg of an answered call.
+    pub(super) fn while_connected(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, event: Event) {
+        let State::Connected(connected) = &self.state else { return };
+        let b = connected.b;
+        if key != self.a && key != b {
+            return self.leftover(legs, cx, key, event);
+        }
+        let other = if key == b { self.a } else { b };
+        let by = if key == b { By::Callee } else { By::Caller };
+        match event {
+            Event::Bye { reason } => self.end_talk(legs, cx, Some(key), by, reason),
+            Event::Lost { because, status } => {
+                let words = because.unwrap_or_else(|| format!("{status}"));
+                self.end_talk(legs, cx, Some(key), By::System, Some(words));
+            }
+            Event::Offered { body } => self.offered(legs, cx, key, other, body),
+            Event::OfferAnswered { status, phrase, body } => {
+                self.offer_answered(legs, cx, key, other, status, &phrase, body)
+            }
+            Event::Acked { body } => self.acked(legs, cx, key, other, body),
+            Event::Asked { asked } => self.asked(legs, cx, key, other, asked),
+            Event::AskedAnswered { status, phrase, body } => self.asked_answered(legs, cx, other, status, &phrase, body),
+            // A CANCEL that met its 200: the caller sends BYE (RFC 3261 15.1.2). The leg that answered first stays the winner.
+            Event::Cancelled { .. } | Event::Progress { .. } | Event::Answered { .. } | Event::Refused { .. } => {}
+            Event::Retry => {
+                if let Some(leg) = legs.get_mut(key) {
+                    leg.refresh_again(cx);
+                }
+            }
+            Event::Gone => self.end_talk(legs, cx, Some(key), by, None),
+        }
+    }
+
+    /// News of a leg that lost and is on its way out.
+    fn leftover(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, event: Event) {
+        match event {
+            Event::Answered { .. } => {
+                if let Some(leg) = legs.get_mut(key) {
+                    leg.hang_up(cx, Some(super::ELSEWHERE));
+                }
+            }
+            Event::Refused { .. } | Event::Lost { .. } | Event::Bye { .. } | Event::Gone => self.bury(legs, cx, key),
+            Event::Offered { .. } | Event::Asked { .. } => {
+                if let Some(leg) = legs.get_mut(key) {
+                    leg.decline(cx, 481);
+                }
+            }
+            Event::Progress { .. }
+            | Event::Cancelled { .. }
+            | Event::Acked { .. }
+            | Event::OfferAnswered { .. }
+            | Event::AskedAnswered { .. }
+            | Event::Retry => {}
+        }
+    }
+
+    /// The call is over; legs say their last words.
+    pub(super) fn while_closing(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, event: Event) {
+        self.leftover(legs, cx, key, event);
+    }
+
+    /// One side offers (or, without a body, asks the other to offer).
+    fn offered(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, other: LegKey, body: Option<Bytes>) {
+        let Some([from, to]) = legs.get_disjoint_mut([key, other]) else { return };
+        let State::Connected(connected) = &mut self.state else { return };
+        if connected.standing.is_some() || !to.may_offer() {
+            return from.answer_offered(cx, 491, "Request Pending", None);
+        }
+        let (Some(mine), Some(theirs)) = (from.end.as_mut(), to.end.as_mut()) else {
+            // SDP passes untouched.
+            connected.standing = Some(Standing::plain(key, body.is_none()));
+            return to.offer(cx, body.as_ref());
+        };
+        let standing = Standing {
+            offerer: key,
+            offerer_end: mine.standing(),
+            other_end: theirs.standing(),
+            late: body.is_none(),
+        };
+        let Some(body) = body else {
+            connected.standing = Some(standing);
+            return to.offer(cx, None);
+        };
+        let Ok(session) = Session::parse(&body) else {
+            return from.answer_offered(cx, 488, "Not Acceptable Here", None);
+        };
+        if mine.repeats(&session) {
+            // A session refresh (RFC 4028 7.4): nothing changes, so the other side is not troubled.
+            let told = mine.last_told().cloned();
+            return from.answer_offered(cx, 200, "OK", told.as_ref());
+        }
+        let source = from.flow().remote.ip();
+        let passed = self.at_desk(cx, |desk| {
+            mine.heard(desk, &session, &body, source)?;
+            bridge::pass(desk, &session, theirs, None)
+        });
+        let State::Connected(connected) = &mut self.state else { return };
+        match passed {
+            Ok(offer) => {
+                connected.standing = Some(standing);
+                to.offer(cx, Some(&offer));
+            }
+            Err(bridge::NoPort) => {
+                mine.restore(standing.offerer_end.0, standing.offerer_end.1);
+                from.answer_offered(cx, 503, "Service Unavailable", None);
+            }
+        }
+    }
+
+    /// The other side answered an offer that we passed to it.
+    #[allow(clippy::too_many_arguments)]
+    fn offer_answered(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        key: LegKey,
+        other: LegKey,
+        status: u16,
+        phrase: &str,
+        body: Option<Bytes>,
+    ) {
+        let Some([answerer, offerer]) = legs.get_disjoint_mut([key, other]) else { return };
+        let State::Connected(connected) = &mut self.state else { return };
+        let Some(standing) = connected.standing.take() else { return };
+        if !(200..300).contains(&status) {
+            if let (Some(mine), Some(theirs)) = (offerer.end.as_mut(), answerer.end.as_mut()) {
+                mine.restore(standing.offerer_end.0, standing.offerer_end.1);
+                theirs.restore(standing.other_end.0, standing.other_end.1);
+            }
+            return offerer.answer_offered(cx, status, phrase, None);
+        }
+        let late = standing.late;
+        if late {
+            // The 2xx holds an offer; its ACK waits for the one of the offerer.
+            connected.standing = Some(standing);
+        } else {
+            answerer.ack(cx, None);
+        }
+        let (Some(mine), Some(theirs)) = (offerer.end.as_mut(), answerer.end.as_mut()) else {
+            offerer.answer_offered(cx, 200, "OK", body.as_ref());
+            let held = held_plain(offerer.last_offer(), body.as_deref());
+            return self.set_held(cx, held);
+        };
+        let source = answerer.flow.remote.ip();
+        let passed = body.as_ref().and_then(|body| Session::parse(body).ok().map(|s| (s, body))).map(|(session, body)| {
+            self.at_desk(cx, |desk| {
+                theirs.heard(desk, &session, body, source)?;
+                let answer = bridge::pass(desk, &session, mine, None)?;
+                if !late {
+                    bridge::link(desk.commands, mine, theirs, true);
+                }
+                Ok::<_, bridge::NoPort>(answer)
+            })
+        });
+        match passed {
+            Some(Ok(answer)) => offerer.answer_offered(cx, 200, "OK", Some(&answer)),
+            Some(Err(bridge::NoPort)) => offerer.answer_offered(cx, 503, "Service Unavailable", None),
+            None => offerer.answer_offered(cx, 488, "Not Acceptable Here", None),
+        }
+        if !late {
+            self.note_hold(legs, cx);
+        }
+    }
+
+    /// An ACK arrived. If our 2xx held the other side's offer, the ACK holds the answer for it.
+    fn acked(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, other: LegKey, body: Option<Bytes>) {
+        let Some([from, to]) = legs.get_disjoint_mut([key, other]) else { return };
+        if !to.owes_ack() {
+            return;
+        }
+        let State::Connected(connected) = &mut self.state else { return };
+        connected.standing = None;
+        let first = self.recording.is_none();
+        let (Some(mine), Some(theirs)) = (from.end.as_mut(), to.end.as_mut()) else {
+            return to.ack(cx, body.as_ref());
+        };
+        let source = from.flow.remote.ip();
+        let session = body.as_ref().and_then(|body| Session::parse(body).ok().map(|s| (s, body)));
+        let answer = session.and_then(|(session, body)| {
+            self.at_desk(cx, |desk| {
+                mine.heard(desk, &session, body, source)?;
+                let answer = bridge::pass(desk, &session, theirs, None)?;
+                bridge::link(desk.commands, mine, theirs, true);
+                Ok::<_, bridge::NoPort>(answer)
+            })
+            .ok()
+        });
+        to.ack(cx, answer.as_ref());
+        if answer.is_none() {
+            return self.end_talk(legs, cx, None, By::System, Some("no answer to a late offer".to_owned()));
+        }
+        if first && self.plan.record {
+            self.begin_recording(legs, cx);
+        }
+        self.note_hold(legs, cx);
+    }
+
+    /// INFO and the like pass to the other side.
+    fn asked(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, other: LegKey, asked: Asked) {
+        let Some([from, to]) = legs.get_disjoint_mut([key, other]) else { return };
+        let State::Connected(connected) = &mut self.state else { return };
+        if connected.asked.is_some() {
+            return from.answer_asked(cx, 500, "Server Internal Error", None);
+        }
+        connected.asked = Some(key);
+        to.ask(cx, &asked);
+    }
+
+    fn asked_answered(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        other: LegKey,
+        status: u16,
+        phrase: &str,
+        body: Option<Bytes>,
+    ) {
+        let State::Connected(connected) = &mut self.state else { return };
+        if connected.asked.take() == Some(other)
+            && let Some(leg) = legs.get_mut(other)
+        {
+            leg.answer_asked(cx, status, phrase, body.as_ref());
+        }
+    }
+
+    fn note_hold(&mut self, legs: &Legs, cx: &mut Cx<'_>) {
+        let State::Connected(connected) = &self.state else { return };
+        let heard = |key| legs.get(key).and_then(|l: &super::Leg| l.end.as_ref()).and_then(|e| e.last_heard());
+        if let (Some(a), Some(b)) = (heard(self.a), heard(connected.b)) {
+            self.set_held(cx, bridge::held(&a, &b));
+        }
+    }
+
+    fn set_held(&mut self, cx: &mut Cx<'_>, held: bool) {
+        let State::Connected(connected) = &mut self.state else { return };
+        if connected.held != held {
+            connected.held = held;
+            match held {
+                true => self.journey.enter(cx.now, PhaseKind::Hold, "held"),
+                false => self.journey.enter(cx.now, PhaseKind::Talk, "resumed"),
+            }
+            cx.switch.changed(self);
+        }
+    }
+
+    /// Both sides are recorded from now on.
+    pub(super) fn begin_recording(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        let State::Connected(connected) = &self.state else { return };
+        let Some([a, b]) = legs.get_disjoint_mut([self.a, connected.b]) else { return };
+        let (Some(left), Some(right)) = (a.end.as_mut(), b.end.as_mut()) else { return };
+        let id = mint(cx.now.wall, cx.rng);
+        let mut commands = Vec::new();
+        left.tap(&mut commands, id, Side::Left);
+        right.tap(&mut commands, id, Side::Right);
+        if commands.is_empty() {
+            return;
+        }
+        commands.into_iter().for_each(|c| cx.switch.media(self.worker, c));
+        let from = self.journey.stamp(cx.now.mono);
+        self.recording_id = Some(id);
+        self.recording = Some(RecordingEntry {
+            id: id.to_string(),
+            from,
+            until: None,
+            gaps_ms: 0,
+            complete: false,
+            undecoded: Vec::new(),
+            deleted_at: None,
+        });
+    }
+
+    /// The talk is over: `gone` has said so itself, the others are told.
+    pub(super) fn end_talk(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        gone: Option<LegKey>,
+        by: By,
+        reason: Option<String>,
+    ) {
+        let State::Connected(connected) = &self.state else { return };
+        let b = connected.b;
+        self.end = Some(End { by, sip: None, reason: reason.clone(), cause: Cause::Nobody });
+        if let Some(leg) = legs.get(b) {
+            self.journey.over(cx.now, leg.number, LegResult::Answered, reason.clone());
+        }
+        let told = match by {
+            By::System => reason.map(|words| format!("SIP;cause=480;text=\"{}\"", words.replace(['"', '\\'], ""))),
+            By::Caller | By::Callee => reason,
+        };
+        for key in [self.a, b] {
+            if Some(key) != gone
+                && let Some(leg) = legs.get_mut(key)
+            {
+                leg.hang_up(cx, told.as_deref());
+            }
+        }
+        self.close(legs, cx);
+    }
+
+    /// The caller gets a final answer, and the call is over.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn finish_unanswered(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        status: u16,
+        phrase: &str,
+        reason: Option<String>,
+        by: By,
+        words: Option<String>,
+        cause: Cause,
+    ) {
+        if let Some(leg) = legs.get_mut(self.a) {
+            leg.refuse(cx, status, phrase, reason.as_deref());
+        }
+        self.end = Some(End { by, sip: Some(status), reason: words, cause });
+        self.close(legs, cx);
+    }
+
+    fn close(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        let recording = self.recording_id.filter(|_| self.recording.as_ref().is_some_and(|r| r.until.is_none()));
+        // The end of the call is now, whenever its last words are said.
+        let record_at = cx.now;
+        self.ended(record_at);
+        for key in self.alive.clone() {
+            self.bury(legs, cx, key);
+        }
+        let until = cx.now.mono + RECORDER_PATIENCE;
+        self.state = State::Closing { until, recorded: false };
+        match recording {
+            Some(recording) => {
+                cx.switch.media(self.worker, Command::Finish { recording });
+                cx.switch.arm_call(until, self.key);
+            }
+            None => self.recorded(cx, None),
+        }
+        cx.switch.changed(self);
+    }
+}
+
+impl Standing {
+    fn plain(offerer: LegKey, late: bool) -> Standing {
+        Standing { offerer, offerer_end: (None, None), other_end: (None, None), late }
+    }
+}
+
+fn held_plain(offer: Option<&[u8]>, answer: Option<&[u8]>) -> bool {
+    let read = |body: Option<&[u8]>| body.and_then(|b| Session::parse(b).ok());
+    match (read(offer), read(answer)) {
+        (Some(offer), Some(answer)) => bridge::held(&offer, &answer),
+        _ => false,
+    }
+}
+
+fn mint(at: crate::base::Wall, rng: &mut Rng) -> RecordingId {
+    RecordingId(super::record::RecordId::mint(at, rng).0)
+}
+
+/// Methods that pass from one side to the other within a call.
+pub(super) fn passes(method: Method) -> bool {
+    matches!(method, Method::Info | Method::Message)
+}
