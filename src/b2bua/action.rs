@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{CommandId, QueryId};
 use crate::base::Wall;
-use crate::call::record::{CallRecord, Direction, RecordId};
+pub use crate::call::LiveCall;
+use crate::call::record::{CallRecord, RecordId};
 use crate::media;
 use crate::registrar::Binding;
 use crate::sip::transport::{Flow, Transport};
@@ -85,31 +86,6 @@ pub enum Notice {
     },
     /// A trunk changed.
     Trunk(Box<TrunkView>),
-}
-
-/// A call in progress, as readers see it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct LiveCall {
-    /// Its id, the later record's.
-    pub id: RecordId,
-    /// Which way it goes.
-    pub direction: Direction,
-    /// `routing`, `ringing`, `talking`, `hold`.
-    pub state: String,
-    /// INVITE received.
-    pub started_at: Wall,
-    /// First answered.
-    pub answered_at: Option<Wall>,
-    /// Who calls.
-    pub caller: String,
-    /// What was called.
-    pub called: String,
-    /// Who rings or talks, e.g. `extension:121`.
-    pub with: Vec<String>,
-    /// Trunk.
-    pub trunk: Option<String>,
-    /// Caller ID that went out.
-    pub shown: Option<String>,
 }
 
 /// A phone's binding, as readers see it.

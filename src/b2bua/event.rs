@@ -83,4 +83,6 @@ pub enum Ask {
     Status,
     /// Ends a call.
     Hangup(RecordId),
+    /// Ends all calls.
+    HangupAll,
 }

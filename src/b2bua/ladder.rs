@@ -51,7 +51,15 @@ impl Ladder {
     pub fn new(size: usize, hasher: RandomState) -> Ladder {
         let finder = Finder::new(b"\r\nCall-ID: ");
         let size = if size < MAX_MESSAGE { 0 } else { size };
-        Ladder { bytes: Vec::new(), head: 0, size, entries: VecDeque::new(), legs: VecDeque::new(), hasher, call_id: finder }
+        Ladder {
+            bytes: Vec::new(),
+            head: 0,
+            size,
+            entries: VecDeque::new(),
+            legs: VecDeque::new(),
+            hasher,
+            call_id: finder,
+        }
     }
 
     /// A leg of a call has this Call-ID.

@@ -1,9 +1,860 @@
-//! The whole as one value.
+//! The whole as one value: transactions, registrar, calls, trunks, ports, deadlines.
+//!
+//! ```text
+//!   Event --> handle --> transaction::Layer --> Output --+--> registrar            (REGISTER)
+//!                              ^                         +--> Call, Leg            (INVITE and what follows)
+//!                              |                         +--> proxy                (MESSAGE)
+//!                              +------ requests, answers-+--> trunks               (answers to OPTIONS and REGISTER of ours)
+//!   poll <-- Action <----------------------------------------- Node: media, store, readers
+//! ```
+//!
+//! [`B2bua`] composes these machines and decides nothing itself but who is calling (INTERFACE: a phone, a trunk, a stranger).
+//! Call [`B2bua::handle`] with what happened, then [`B2bua::poll`] until it gives nothing, then wait until
+//! [`B2bua::deadline`] at most. It never blocks, never asks the time, never draws a random number but from its seed: the same
+//! seed and the same events give the same actions.
 
 pub mod action;
 pub mod event;
 pub mod ladder;
+mod node;
 pub mod ports;
+mod proxy;
+mod trunks;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use slotmap::SlotMap;
 
 pub use action::{Action, LiveCall, Notice, PhoneView, Save, TrunkView};
-pub use event::{Ask, CommandId, Event, QueryId};
+pub use event::{Ask, CommandId, Event, QueryId, Resolved};
+pub use node::Locals;
+
+use crate::base::{Instant, Now, Rng, Timers, map};
+use crate::call::bridge;
+use crate::call::leg::{self, Identity, Leg};
+use crate::call::record::{Called, Caller, Direction};
+use crate::call::{Call, CallKey, Cx, LegKey, Legs, Opening, Owner, Peer, Switch};
+use crate::directory::{Directory, E164, Label, Relay};
+use crate::media;
+use crate::policy::{self, Ask as Question, Branch, Kind};
+use crate::registrar::Registrar;
+use crate::registrar::auth::Verdict;
+use crate::sdp::Session;
+use crate::sip::header::Privacy;
+use crate::sip::{Drop as Dropped, Flow, Message, Method, Name, NameAddr, Refusal, Transport, Writer, door};
+use crate::transaction::timing::Timing;
+use crate::transaction::{self, Failure, Layer, Output, ServerKey};
+use node::{Due, Node};
+use ports::Ports;
+use proxy::{Proxy, ProxyKey};
+use trunks::{Purposes, Trunks, Want};
+
+/// What we call ourselves.
+pub(crate) use crate::call::leg::USER_AGENT;
+
+/// What `io` (or an embedder) knows and the configuration does not say.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This engine's number among those that share identifiers; it stands in every tag, branch and Call-ID of ours.
+    pub engine: u16,
+    /// Our listeners, as the other side reaches them. [`Flow::local`] is one of these.
+    pub listen: Vec<(Transport, SocketAddr)>,
+    /// Where our RTP ports are, as the other side reaches them.
+    pub media: IpAddr,
+    /// Media workers; at least 1.
+    pub workers: u16,
+    /// Calls at once; one more is refused with 503.
+    pub max_calls: usize,
+    /// Bytes of raw messages kept for ladders; 0 keeps none.
+    pub ladder: usize,
+    /// SIP's timers.
+    pub timing: Timing,
+    /// Transactions at once.
+    pub transactions: transaction::Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            engine: 1,
+            listen: Vec::new(),
+            media: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            workers: 1,
+            max_calls: 20_000,
+            ladder: 64 << 20,
+            timing: Timing::default(),
+            transactions: transaction::Limits { trying_after: Duration::ZERO, ..transaction::Limits::default() },
+        }
+    }
+}
+
+/// What was counted, and how much there is of everything now.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Status {
+    /// Calls, those included that are closing.
+    pub calls: usize,
+    /// Legs.
+    pub legs: usize,
+    /// Server transactions.
+    pub server_transactions: usize,
+    /// Client transactions.
+    pub client_transactions: usize,
+    /// RTP ports in use.
+    pub ports: usize,
+    /// Requests being proxied.
+    pub proxied: usize,
+    /// Bindings.
+    pub bindings: usize,
+    /// No new calls are taken.
+    pub draining: bool,
+    /// Since the start.
+    pub counters: Counters,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Counters {
+    /// Messages received.
+    pub received: u64,
+    /// Messages sent.
+    pub sent: u64,
+    /// Calls begun.
+    pub calls: u64,
+    /// Malformed requests that got an answer.
+    pub refused_malformed: u64,
+    /// Datagrams that were no SIP.
+    pub dropped_not_sip: u64,
+    /// Responses and ACKs that could not be read.
+    pub dropped_unreadable: u64,
+    /// Requests that could not be read nor answered.
+    pub dropped_unanswerable: u64,
+    /// Responses without a transaction.
+    pub stray_responses: u64,
+    /// ACKs without a dialog.
+    pub stray_acks: u64,
+    /// Requests within a dialog that we do not have (481).
+    pub strangers: u64,
+    /// Challenges (401, 407).
+    pub challenged: u64,
+}
+
+/// The back-to-back user agent.
+#[derive(Debug)]
+pub struct B2bua {
+    settings: Settings,
+    rng: Rng,
+    tx: Layer<Owner>,
+    said: Vec<Output<Owner>>,
+    calls: SlotMap<CallKey, Call>,
+    legs: Legs,
+    proxy: Proxy,
+    node: Node,
+    draining: bool,
+    next_worker: u16,
+    counters: Counters,
+}
+
+/// Borrows what calls may use, leaving calls and legs themselves free.
+macro_rules! cx {
+    ($b2bua:ident, $directory:ident) => {
+        Cx {
+            now: $b2bua.node.now,
+            tx: &mut $b2bua.tx,
+            said: &mut $b2bua.said,
+            rng: &mut $b2bua.rng,
+            directory: &$directory,
+            switch: &mut $b2bua.node,
+            engine: $b2bua.settings.engine,
+            timing: $b2bua.settings.timing,
+        }
+    };
+}
+
+impl B2bua {
+    /// A node with nothing in it. Follow with [`Event::Tick`], which begins to look after trunks.
+    pub fn new(directory: Arc<Directory>, settings: Settings, seed: [u8; 32]) -> B2bua {
+        let mut rng = Rng::new(seed);
+        let tx = Layer::new(&mut rng, settings.engine, settings.timing, settings.transactions);
+        let locals = Locals(settings.listen.clone());
+        let mut trunks = Trunks::default();
+        trunks.configure(Now::default(), &directory, &mut rng, &locals);
+        let node = Node {
+            registrar: Registrar::new(&mut rng),
+            trunks,
+            purposes: Purposes::new(),
+            wants: Vec::new(),
+            ports: Ports::default(),
+            port_owner: map(),
+            recording_owner: map(),
+            busy: map(),
+            timers: Timers::new(),
+            ladder: ladder::Ladder::new(settings.ladder, rng.hasher()),
+            out: VecDeque::new(),
+            locals,
+            media: settings.media,
+            now: Now::default(),
+            directory,
+        };
+        let (calls, legs) = (SlotMap::with_key(), SlotMap::with_key());
+        B2bua {
+            settings,
+            rng,
+            tx,
+            said: Vec::new(),
+            calls,
+            legs,
+            proxy: Proxy::default(),
+            node,
+            draining: false,
+            next_worker: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        self.node.now = now;
+        match event {
+            Event::Received { flow, bytes } => self.received(flow, bytes),
+            Event::Tick => self.tick(),
+            Event::FlowLost { flow } => {
+                self.node.registrar.flow_lost(now, &flow);
+                self.tx.lost(now.mono, flow, Failure::Refused, &mut self.said);
+            }
+            Event::Resolved { query, targets } => {
+                let node = &mut self.node;
+                node.trunks.resolved(now, query, &targets, &node.locals, &mut node.wants);
+            }
+            Event::Media(output) => self.media(output),
+            Event::PortsReady(ports) => self.node.ports.ready(ports),
+            Event::Directory(directory) => self.reload(directory),
+            Event::Command { id, ask } => self.command(id, ask),
+            Event::Restore(bindings) => {
+                let mut changes = Vec::new();
+                self.node.registrar.restore(now, bindings, &self.node.directory.clone(), &mut changes);
+                let all: Vec<_> = self.node.registrar.all().cloned().collect();
+                changes.extend(all.into_iter().map(crate::registrar::Change::Refreshed));
+                self.node.bindings_changed(changes);
+            }
+            Event::Drain => self.draining = true,
+        }
+        self.settle();
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.node.out.pop_front()
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        let node = &self.node;
+        let all = [self.tx.deadline(), node.timers.deadline(), node.registrar.deadline(), node.trunks.deadline()];
+        all.into_iter().flatten().min()
+    }
+
+    /// Table sizes and counters.
+    pub fn status(&self) -> Status {
+        let (server_transactions, client_transactions) = self.tx.len();
+        Status {
+            calls: self.calls.len(),
+            legs: self.legs.len(),
+            server_transactions,
+            client_transactions,
+            ports: self.node.ports.used(),
+            proxied: self.proxy.len(),
+            bindings: self.node.registrar.len(),
+            draining: self.draining,
+            counters: self.counters,
+        }
+    }
+
+    /// Calls that are not over (those that only wait for their last words do not count).
+    pub fn calls_in_progress(&self) -> usize {
+        self.calls.values().filter(|c| !c.is_closing()).count()
+    }
+
+    fn received(&mut self, flow: Flow, bytes: bytes::Bytes) {
+        self.counters.received += 1;
+        match Message::parse(bytes) {
+            Ok(msg) => {
+                let wall = self.node.now.wall;
+                self.node.ladder.received(wall, flow.remote, msg.call_id(), msg.wire());
+                self.tx.receive(self.node.now.mono, flow, msg, &mut self.said);
+            }
+            Err(malformed) => match malformed.response(flow.remote) {
+                Some(bytes) => {
+                    self.counters.refused_malformed += 1;
+                    self.send(flow, bytes);
+                }
+                None => match malformed.drop {
+                    Some(Dropped::KeepAlive) => {}
+                    Some(Dropped::NotSip) => self.counters.dropped_not_sip += 1,
+                    Some(Dropped::BadResponse | Dropped::BadAck) => self.counters.dropped_unreadable += 1,
+                    Some(Dropped::NoVia) | None => self.counters.dropped_unanswerable += 1,
+                },
+            },
+        }
+    }
+
+    fn send(&mut self, flow: Flow, bytes: bytes::Bytes) {
+        self.counters.sent += 1;
+        self.node.ladder.sent(self.node.now.wall, flow.remote, &bytes);
+        self.node.out.push_back(Action::Send { flow, bytes });
+    }
+
+    fn tick(&mut self) {
+        let now = self.node.now;
+        self.tx.tick(now.mono, &mut self.said);
+        while let Some(due) = self.node.timers.pop(now.mono) {
+            match due {
+                Due::Leg(key) => {
+                    let directory = self.node.directory.clone();
+                    let Some(leg) = self.legs.get_mut(key) else { continue };
+                    let event = leg.tick(&mut cx!(self, directory));
+                    self.tell(key, event);
+                }
+                Due::Call(key) => self.on_call(key, |call, legs, cx| call.tick(legs, cx)),
+            }
+        }
+        let mut changes = Vec::new();
+        self.node.registrar.tick(now, &mut changes);
+        self.node.bindings_changed(changes);
+        self.node.trunks.tick(now, &mut self.node.wants);
+    }
+
+    /// Deals with everything that came of an event.
+    fn settle(&mut self) {
+        loop {
+            for output in std::mem::take(&mut self.said) {
+                self.output(output);
+            }
+            for want in std::mem::take(&mut self.node.wants) {
+                self.want(want);
+            }
+            if self.said.is_empty() && self.node.wants.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn output(&mut self, output: Output<Owner>) {
+        match output {
+            Output::Send { flow, bytes } => self.send(flow, bytes),
+            Output::Request { key, flow, msg } => self.request(key, flow, msg),
+            Output::Cancel { user: Some(Owner::Leg(key)), msg, .. } => {
+                let event = self.legs.get_mut(key).and_then(|leg| leg.on_cancel(&msg));
+                self.tell(key, event);
+            }
+            Output::Cancel { .. } => {}
+            Output::Ack { msg, flow: _ } => {
+                let directory = self.node.directory.clone();
+                let key = msg.to_tag().and_then(leg::leg_of);
+                let leg = key.and_then(|key| self.legs.get_mut(key)).filter(|leg| leg.owns(&msg));
+                let Some(leg) = leg else {
+                    self.counters.stray_acks += 1;
+                    return;
+                };
+                let key = leg.key;
+                let event = leg.on_ack(&mut cx!(self, directory), &msg);
+                self.tell(key, event);
+            }
+            Output::Response { key, user, msg } => self.response(key, user, &msg),
+            Output::Stray { .. } => self.counters.stray_responses += 1,
+            Output::Timeout { key, user } => self.failed(key, user, None),
+            Output::Failed { key, user, error } => self.failed(key, user, Some(error)),
+            // A refusal that nobody acknowledged changes nothing: the call is over for us either way.
+            Output::Acked { .. } | Output::NoAck { .. } => {}
+            Output::Lost { user: Some(Owner::Leg(key)), .. } => {
+                // The caller's connection broke while others ring: it cannot hear the answer any more.
+                if self.legs.get(key).is_some_and(|leg| !leg.is_over() && leg.number == 0) {
+                    let because = Some("the caller's connection was lost".to_owned());
+                    self.tell(key, Some(leg::Event::Lost { because, status: 408 }));
+                }
+            }
+            Output::Lost { .. } => {}
+        }
+    }
+
+    fn response(&mut self, key: transaction::ClientKey, user: Owner, msg: &Message) {
+        let now = self.node.now;
+        match user {
+            Owner::Leg(leg_key) => {
+                let directory = self.node.directory.clone();
+                let Some(leg) = self.legs.get_mut(leg_key) else { return };
+                let event = leg.on_response(&mut cx!(self, directory), key, msg);
+                self.tell(leg_key, event);
+            }
+            Owner::Trunk(number) => {
+                let purpose = match msg.status() {
+                    100..=199 => None,
+                    _ => self.node.purposes.take(number),
+                };
+                if let Some(purpose) = purpose {
+                    let node = &mut self.node;
+                    let directory = node.directory.clone();
+                    node.trunks.answered(now, purpose, msg, &directory, &mut self.rng, &mut node.wants);
+                }
+            }
+            Owner::Proxy(token) => {
+                let proxy_key = ProxyKey::from_token(token);
+                self.proxy.answered(now.mono, &mut self.tx, &mut self.said, proxy_key, key, Some(msg));
+            }
+        }
+    }
+
+    fn failed(&mut self, key: transaction::ClientKey, user: Owner, failure: Option<Failure>) {
+        let now = self.node.now;
+        match user {
+            Owner::Leg(leg_key) => {
+                let Some(leg) = self.legs.get_mut(leg_key) else { return };
+                let event = leg.on_failure(key, failure);
+                self.tell(leg_key, event);
+            }
+            Owner::Trunk(number) => {
+                if let Some(purpose) = self.node.purposes.take(number) {
+                    let because = if failure.is_some() { "nobody listens there" } else { "no answer" };
+                    self.node.trunks.unanswered(now, purpose, because, &mut self.node.wants);
+                }
+            }
+            Owner::Proxy(token) => {
+                let proxy_key = ProxyKey::from_token(token);
+                self.proxy.answered(now.mono, &mut self.tx, &mut self.said, proxy_key, key, None);
+            }
+        }
+    }
+
+    fn want(&mut self, want: Want) {
+        let now = self.node.now;
+        match &want {
+            Want::Send { flow, purpose, method, .. } => {
+                let (key, branch) = self.tx.branch();
+                let directory = self.node.directory.clone();
+                let bytes = self.node.trunks.write(&want, &directory, &branch, self.settings.engine, &mut self.rng);
+                let Some(bytes) = bytes else { return self.tx.release(key) };
+                let number = self.node.purposes.keep(*purpose);
+                self.tx.request(now.mono, key, *flow, bytes, *method, Owner::Trunk(number), &mut self.said);
+            }
+            Want::Resolve { query, host, port, transport } => {
+                let (query, host, port, transport) = (*query, host.clone(), *port, *transport);
+                self.node.out.push_back(Action::Resolve { query, host, port, transport });
+            }
+            Want::Changed(trunk) => {
+                if let Some(view) = self.node.trunks.view(now, *trunk) {
+                    self.node.out.push_back(Action::Notify(Notice::Trunk(Box::new(view))));
+                }
+            }
+        }
+    }
+
+    /// Tells a leg's call what the leg said.
+    fn tell(&mut self, key: LegKey, event: Option<leg::Event>) {
+        let (Some(event), Some(leg)) = (event, self.legs.get(key)) else { return };
+        self.on_call(leg.call, |call, legs, cx| call.on(legs, cx, key, event));
+    }
+
+    fn on_call(&mut self, key: CallKey, act: impl FnOnce(&mut Call, &mut Legs, &mut Cx<'_>)) {
+        let directory = self.node.directory.clone();
+        let Some(call) = self.calls.get_mut(key) else { return };
+        act(call, &mut self.legs, &mut cx!(self, directory));
+        if call.is_over() {
+            self.calls.remove(key);
+        }
+    }
+
+    fn media(&mut self, output: media::Output) {
+        match output {
+            media::Output::Silent { port } => {
+                if let Some(&key) = self.node.port_owner.get(&port) {
+                    self.on_call(key, |call, legs, cx| call.silent(legs, cx));
+                }
+            }
+            media::Output::Recorded { recording, result } => {
+                if let Some(key) = self.node.recording_owner.remove(&recording) {
+                    self.on_call(key, |call, _, cx| call.recorded(cx, Some(result)));
+                }
+            }
+            // Statistics and first packets are for the log of the worker.
+            media::Output::Heard { .. } | media::Output::Closed { .. } => {}
+        }
+    }
+
+    fn reload(&mut self, directory: Arc<Directory>) {
+        let now = self.node.now;
+        self.node.trunks.configure(now, &directory, &mut self.rng, &self.node.locals);
+        let mut changes = Vec::new();
+        self.node.registrar.reload(&directory, &mut changes);
+        self.node.bindings_changed(changes);
+        self.node.directory = directory;
+        (0..self.node.trunks.len()).for_each(|i| self.node.wants.push(Want::Changed(i)));
+    }
+
+    fn command(&mut self, id: CommandId, ask: Ask) {
+        let answer = match ask {
+            Ask::Ladder(call) => self.node.ladder.show(call),
+            Ask::Status => serde_json::to_value(self.status()).unwrap_or_default(),
+            Ask::Hangup(record) => {
+                let key = self.calls.iter().find(|(_, call)| call.id == record).map(|(key, _)| key);
+                if let Some(key) = key {
+                    self.on_call(key, |call, legs, cx| call.hang_up(legs, cx, "ended by the operator"));
+                }
+                serde_json::Value::from(key.is_some())
+            }
+            Ask::HangupAll => {
+                let keys: Vec<CallKey> = self.calls.keys().collect();
+                for key in &keys {
+                    self.on_call(*key, |call, legs, cx| call.hang_up(legs, cx, "the server is going down"));
+                }
+                serde_json::Value::from(keys.len())
+            }
+        };
+        self.node.out.push_back(Action::Reply { id, answer });
+    }
+
+    // --- requests ----------------------------------------------------------------------------------------------------
+
+    fn request(&mut self, key: ServerKey, flow: Flow, msg: Message) {
+        if let Err(refusal) = door::check(&msg) {
+            return self.refuse(key, flow, &msg, &refusal);
+        }
+        if msg.to_tag().is_some() {
+            return self.in_dialog(key, flow, msg);
+        }
+        match msg.method() {
+            Method::Invite => self.invite(key, flow, msg),
+            Method::Register => self.register(key, flow, &msg),
+            Method::Options => {
+                let tag = self.tag();
+                let mut w = Writer::answer(&msg, flow.remote, 200, "OK", Some(&tag));
+                w.header(Name::Allow, leg::ALLOW)
+                    .header(Name::Accept, "application/sdp")
+                    .header(Name::Supported, "timer, path");
+                self.tx.respond(self.node.now.mono, key, 200, w.finish(), &mut self.said);
+            }
+            Method::Message => self.message(key, flow, msg),
+            // These belong to a dialog, and there is none.
+            Method::Bye
+            | Method::Info
+            | Method::Update
+            | Method::Prack
+            | Method::Notify
+            | Method::Ack
+            | Method::Cancel => {
+                self.counters.strangers += 1;
+                self.refuse(key, flow, &msg, &Refusal::status(481));
+            }
+            Method::Subscribe | Method::Publish => self.refuse(key, flow, &msg, &Refusal::status(489)),
+            Method::Refer | Method::Other => {
+                self.refuse(key, flow, &msg, &Refusal::status(405).with(Name::Allow, leg::ALLOW));
+            }
+        }
+    }
+
+    fn refuse(&mut self, key: ServerKey, flow: Flow, msg: &Message, refusal: &Refusal) {
+        let tag = self.tag();
+        let bytes = Writer::refuse(msg, flow.remote, refusal, Some(&tag)).finish();
+        self.tx.respond(self.node.now.mono, key, refusal.status, bytes, &mut self.said);
+    }
+
+    fn in_dialog(&mut self, key: ServerKey, flow: Flow, msg: Message) {
+        let directory = self.node.directory.clone();
+        let leg_key = msg.to_tag().and_then(leg::leg_of);
+        let leg = leg_key.and_then(|k| self.legs.get(k)).filter(|leg| leg.owns(&msg));
+        let Some(leg) = leg else {
+            self.counters.strangers += 1;
+            return self.refuse(key, flow, &msg, &Refusal::status(481));
+        };
+        let leg_key = leg.key;
+        let peer = leg.peer.clone();
+        if !self.may_speak(leg_key, &peer, &flow) {
+            let verdict = match &peer {
+                Peer::Extension(_) => self.node.registrar.check(self.node.now, &flow, &msg, &directory, true),
+                Peer::Trunk { .. } => Verdict::Refuse(481),
+            };
+            match (&verdict, &peer) {
+                (Verdict::Known(who), Peer::Extension(number)) if who == number => {}
+                (Verdict::Known(_) | Verdict::Refuse(_), _) => {
+                    self.counters.strangers += 1;
+                    return self.refuse(key, flow, &msg, &Refusal::status(481));
+                }
+                (Verdict::Challenge { .. }, _) => return self.challenge(key, flow, &msg, &verdict),
+            }
+        }
+        let Some(leg) = self.legs.get_mut(leg_key) else { return };
+        let event = leg.on_request(&mut cx!(self, directory), key, flow, &msg);
+        self.tell(leg_key, event);
+    }
+
+    /// Whether a request of this dialog may come from there: the flow that set it up, a live binding of the extension, an
+    /// address of the trunk.
+    fn may_speak(&self, key: LegKey, peer: &Peer, flow: &Flow) -> bool {
+        let Some(leg) = self.legs.get(key) else { return false };
+        let own = leg.flow();
+        let same = own.transport == flow.transport && own.remote == flow.remote;
+        same || match peer {
+            Peer::Extension(number) => self.node.registrar.lives_on(number, flow),
+            Peer::Trunk { trunk, .. } => {
+                let ip = flow.remote.ip();
+                let config = self.node.directory.trunk(trunk);
+                config.is_some_and(|t| t.allow_from.iter().any(|c| c.contains(ip))) || self.node.trunks.owns(trunk, ip)
+            }
+        }
+    }
+
+    fn register(&mut self, key: ServerKey, flow: Flow, msg: &Message) {
+        let directory = self.node.directory.clone();
+        let now = self.node.now;
+        let verdict = self.node.registrar.check(now, &flow, msg, &directory, false);
+        let Verdict::Known(who) = &verdict else { return self.challenge(key, flow, msg, &verdict) };
+        let mut changes = Vec::new();
+        let bytes = self.node.registrar.register(now, flow, msg, who, &directory, &mut changes);
+        let status = status_of(&bytes);
+        self.tx.respond(now.mono, key, status, bytes, &mut self.said);
+        self.node.bindings_changed(changes);
+    }
+
+    /// The answer to somebody who did not prove who he is.
+    fn challenge(&mut self, key: ServerKey, flow: Flow, msg: &Message, verdict: &Verdict) {
+        self.counters.challenged += 1;
+        if let Some(bytes) = self.node.registrar.refuse(&flow, msg, verdict) {
+            self.tx.dismiss(key, bytes, &mut self.said);
+        }
+    }
+
+    fn message(&mut self, key: ServerKey, flow: Flow, msg: Message) {
+        let directory = self.node.directory.clone();
+        let verdict = self.node.registrar.check(self.node.now, &flow, &msg, &directory, true);
+        let Verdict::Known(_) = &verdict else { return self.challenge(key, flow, &msg, &verdict) };
+        let user = msg.uri().ok().map(|u| u.user_decoded().into_owned()).unwrap_or_default();
+        let Some(extension) = directory.extension(&user) else {
+            return self.refuse(key, flow, &msg, &Refusal::status(404));
+        };
+        let places = self.node.places(&Branch::Extension(extension.number.clone()));
+        if places.is_empty() {
+            return self.refuse(key, flow, &msg, &Refusal::status(480));
+        }
+        let passed = self.proxy.pass(self.node.now.mono, &mut self.tx, &mut self.said, key, msg.clone(), places);
+        if let Err(refusal) = passed {
+            self.refuse(key, flow, &msg, &refusal);
+        }
+    }
+
+    // --- a new call --------------------------------------------------------------------------------------------------
+
+    fn invite(&mut self, key: ServerKey, flow: Flow, msg: Message) {
+        let directory = self.node.directory.clone();
+        let opening = match self.who_calls(&directory, &flow, &msg) {
+            Ok(opening) => opening,
+            Err(Stranger::Challenge(verdict)) => return self.challenge(key, flow, &msg, &verdict),
+            Err(Stranger::Refuse(refusal)) => return self.refuse(key, flow, &msg, &refusal),
+        };
+        if self.draining || self.calls.len() >= self.settings.max_calls {
+            return self.refuse(key, flow, &msg, &Refusal::status(503).with(Name::RetryAfter, "10"));
+        }
+        let max_forwards = msg.max_forwards().unwrap_or(70);
+        let looped = msg.values(Name::Via).skip(1).any(|via| self.is_our_via(via));
+        let refusal = match () {
+            () if msg.contact().is_none() => Some(Refusal::new(400, "Missing Contact")),
+            () if looped => Some(Refusal::status(482)),
+            () if max_forwards <= 1 => Some(Refusal::status(483)),
+            () => leg::too_short(&msg).map(|min_se| Refusal::status(422).with(Name::MinSe, min_se.to_string())),
+        };
+        if let Some(refusal) = refusal {
+            return self.refuse(key, flow, &msg, &refusal);
+        }
+        let session = leg::sdp(&msg).map(|body| Session::parse(&body).map(|s| (s, body))).transpose();
+        let relayed = directory.media.relay == Relay::Always;
+        let offer = match session {
+            Ok(offer) => offer.filter(|_| relayed),
+            Err(_) => return self.refuse(key, flow, &msg, &Refusal::status(488)),
+        };
+        self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn begin(
+        &mut self,
+        key: ServerKey,
+        flow: Flow,
+        msg: &Message,
+        opening: Who,
+        max_forwards: u8,
+        offer: Option<(Session, bytes::Bytes)>,
+        relayed: bool,
+    ) {
+        self.counters.calls += 1;
+        let directory = self.node.directory.clone();
+        let plan = policy::plan(&opening.question, &directory);
+        let direction = match (plan.kind, &opening.trunk) {
+            (_, Some(_)) => Direction::In,
+            (Kind::Out, None) => Direction::Out,
+            (Kind::In | Kind::Internal, None) => Direction::Internal,
+        };
+        let worker = self.next_worker;
+        self.next_worker = (self.next_worker + 1) % self.settings.workers.max(1);
+        let Who { peer, caller, called, identity, trunk, question: _ } = opening;
+        let mut no_port = false;
+        let call_key = self.calls.insert_with_key(|call_key| {
+            let mut cx = cx!(self, directory);
+            let a = self.legs.insert_with_key(|a| {
+                let mut leg = Leg::uas(a, call_key, peer.clone(), key, flow, msg, &mut cx);
+                leg.end = relayed.then(|| bridge::End::new(cx.rng, self.settings.media));
+                leg
+            });
+            cx.tx.set_user(key, Owner::Leg(a));
+            let parts =
+                Opening { key: call_key, direction, caller, called, identity, trunk, a, plan, max_forwards, worker };
+            let call = Call::new(parts, &mut cx);
+            if let (Some((session, body)), Some(leg)) = (&offer, self.legs.get_mut(a))
+                && let Some(end) = leg.end.as_mut()
+            {
+                no_port = call.at_desk(&mut cx, |desk| end.heard(desk, session, body, flow.remote.ip())).is_err();
+            }
+            if let Some(leg) = self.legs.get_mut(a) {
+                leg.occupies = true;
+                cx.switch.named(call.id, leg.call_id(), peer.to_string().into());
+                cx.switch.occupy(&peer, true);
+            }
+            call
+        });
+        self.on_call(call_key, |call, legs, cx| match no_port {
+            true => call.no_port(legs, cx),
+            false => call.start(legs, cx),
+        });
+    }
+
+    /// A phone, a trunk, or a stranger (INTERFACE, "Who is calling").
+    fn who_calls(&mut self, directory: &Arc<Directory>, flow: &Flow, msg: &Message) -> Result<Who, Stranger> {
+        let from = msg.from();
+        let from_user = from.uri.user_decoded();
+        let phone = self.node.registrar.by_flow(flow).is_some() || directory.extension(&from_user).is_some();
+        if !phone && let Some(who) = self.trunk_calls_us(directory, flow, msg, &from) {
+            return Ok(who);
+        }
+        let verdict = self.node.registrar.check(self.node.now, flow, msg, directory, true);
+        let Verdict::Known(number) = verdict else { return Err(Stranger::Challenge(verdict)) };
+        let uri = msg.uri().map_err(|_| Stranger::Refuse(Refusal::status(400)))?;
+        let dialled = uri.user_number().into_owned();
+        let extension = directory.extension(&number);
+        let name = extension.map(|e| e.name.to_string());
+        let hidden = msg.text(Name::Privacy).is_some_and(|p| Privacy::parse(p).hides());
+        let identity = Identity { name: name.clone(), user: number.to_string(), hidden };
+        let caller = Caller { number: Some(number.to_string()), name, ..Caller::default() };
+        Ok(Who {
+            peer: Peer::Extension(number.clone()),
+            called: called(directory, &dialled),
+            question: Question::Dialled { extension: number, text: dialled },
+            caller,
+            identity,
+            trunk: None,
+        })
+    }
+
+    fn trunk_calls_us(&self, directory: &Directory, flow: &Flow, msg: &Message, from: &NameAddr<'_>) -> Option<Who> {
+        let ip = flow.remote.ip();
+        let country = &*directory.node.country;
+        let read = |user: &str| E164::read(user, country).filter(|n| directory.number(*n).is_some());
+        let candidates = |did_header: Option<&str>| {
+            let uri = msg.uri().ok().and_then(|u| read(&u.user_number()));
+            let to = || read(&msg.to().uri.user_number());
+            let header = || did_header.and_then(|name| read(&header_user(msg, name)?));
+            uri.or_else(to).or_else(header)
+        };
+        let allowed = directory
+            .trunks
+            .iter()
+            .filter(|t| t.allow_from.iter().any(|c| c.contains(ip)) || self.node.trunks.owns(&t.name, ip));
+        let (trunk, number) = allowed
+            .filter_map(|t| Some((t, candidates(t.did_header.as_deref())?)))
+            .find(|(t, n)| directory.number(*n).is_some_and(|n| n.trunk == t.name))?;
+        let asserted = trunk.trust_identity.then(|| msg.addresses(Name::PAssertedIdentity).flatten().next()).flatten();
+        let shown = asserted.as_ref().unwrap_or(from);
+        let hidden = msg.text(Name::Privacy).is_some_and(|p| Privacy::parse(p).hides())
+            || from.uri.host.eq_ignore_ascii_case("anonymous.invalid");
+        let caller = E164::read(&shown.uri.user_number(), country);
+        let text = caller.map_or_else(|| shown.uri.user_decoded().into_owned(), |n| n.to_string());
+        let name =
+            shown.display.is_some().then(|| shown.display_text().into_owned()).filter(|n| !n.is_empty() && !hidden);
+        let number_text: Label = text.as_str().into();
+        Some(Who {
+            peer: Peer::Trunk { trunk: trunk.name.clone(), number: number_text },
+            question: Question::In { trunk: trunk.name.clone(), number },
+            caller: Caller { number: Some(text.clone()).filter(|_| !hidden), name: name.clone(), ..Caller::default() },
+            called: called_number(directory, number),
+            identity: Identity { name, user: text, hidden },
+            trunk: Some(trunk.name.clone()),
+        })
+    }
+
+    /// Whether a Via below the top is one of ours: the request comes back to us.
+    fn is_our_via(&self, via: &str) -> bool {
+        crate::sip::Via::parse(via).is_ok_and(|via| {
+            let here =
+                |local: &SocketAddr| via.host == local.ip().to_string() && via.port.unwrap_or(5060) == local.port();
+            self.settings.listen.iter().any(|(_, local)| here(local))
+        })
+    }
+
+    fn tag(&mut self) -> String {
+        format!("{:x}.{:016x}{:08x}", self.settings.engine, self.rng.bits(), self.rng.bits32())
+    }
+}
+
+/// Who calls, and what for.
+struct Who {
+    peer: Peer,
+    question: Question,
+    caller: Caller,
+    called: Called,
+    identity: Identity,
+    trunk: Option<Label>,
+}
+
+enum Stranger {
+    Challenge(Verdict),
+    Refuse(Refusal),
+}
+
+fn called(directory: &Directory, dialled: &str) -> Called {
+    match E164::read(dialled, &directory.node.country) {
+        Some(number) if directory.extension(dialled).is_none() => called_number(directory, number),
+        _ => {
+            let label = directory.extension(dialled).map(|e| e.name.to_string());
+            Called { number: dialled.to_owned(), label, ..Called::default() }
+        }
+    }
+}
+
+fn called_number(directory: &Directory, number: E164) -> Called {
+    let text = |label: &Option<Label>| label.as_deref().map(str::to_owned);
+    match directory.number(number) {
+        Some(ours) => Called {
+            number: number.to_string(),
+            label: text(&ours.label),
+            campaign: text(&ours.campaign),
+            channel: text(&ours.channel),
+            brand: ours.brand,
+        },
+        None => Called { number: number.to_string(), ..Called::default() },
+    }
+}
+
+/// The user of an address in a header that the trunk names.
+fn header_user(msg: &Message, name: &str) -> Option<String> {
+    let value =
+        std::str::from_utf8(msg.header(Name::from_bytes(name.as_bytes())).or_else(|| msg.unknown(name))?).ok()?;
+    match NameAddr::parse(value) {
+        Ok(address) => Some(address.uri.user_number().into_owned()),
+        Err(_) => Some(value.trim().to_owned()),
+    }
+}
+
+/// The status of a response that was just written.
+fn status_of(bytes: &[u8]) -> u16 {
+    let digits = bytes.get(8..11).and_then(|d| std::str::from_utf8(d).ok());
+    digits.and_then(|d| d.parse().ok()).unwrap_or(500)
+}

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::event::{QueryId, Resolved};
 use super::{Locals, TrunkView};
 use crate::base::{Instant, Map, Now, Rng, Wall, map};
+use crate::call::leg::mint_call_id;
 use crate::directory::{Directory, Label, Trunk};
 use crate::sip::digest::{self, Challenge};
 use crate::sip::originate;
@@ -154,9 +155,8 @@ impl Trunks {
         let mut old: Vec<State> = std::mem::take(&mut self.list);
         self.queries.clear();
         for trunk in &directory.trunks {
-            let kept = old.iter().position(|s| {
-                s.name == trunk.name && s.uris.iter().map(|l| &l.text).eq(trunk.uris.iter())
-            });
+            let kept =
+                old.iter().position(|s| s.name == trunk.name && s.uris.iter().map(|l| &l.text).eq(trunk.uris.iter()));
             let mut state = match kept {
                 Some(i) => old.swap_remove(i),
                 None => State::new(now, trunk, locals),
@@ -322,7 +322,14 @@ impl Trunks {
     }
 
     /// The request for a [`Want::Send`].
-    pub fn write(&self, request: &Want, directory: &Directory, branch: &str, rng: &mut Rng) -> Option<Bytes> {
+    pub fn write(
+        &self,
+        request: &Want,
+        directory: &Directory,
+        branch: &str,
+        engine: u16,
+        rng: &mut Rng,
+    ) -> Option<Bytes> {
         let Want::Send { flow, purpose, authorization, .. } = request else { return None };
         let (Purpose::Probe { trunk, .. } | Purpose::Register { trunk }) = *purpose;
         let state = self.list.get(trunk)?;
@@ -330,25 +337,26 @@ impl Trunks {
         let user = config.username.as_deref().unwrap_or("strowger");
         let domain = registrar_host(state, flow);
         let via = flow.local.to_string();
-        let token = flow.transport.via_token();
+        let transport = flow.transport;
         let contact = format!("sip:{user}@{}{}", flow.local, transport_param(flow.transport));
         let agent = super::USER_AGENT;
         match *purpose {
             Purpose::Probe { .. } => Some(originate::options(&originate::Options {
-                target: &format!("sip:{domain}"),
+                uri: &format!("sip:{domain}"),
                 from: &format!("sip:{user}@{}", directory.node.domains.first().map_or("localhost", |d| d)),
                 contact: &contact,
-                call_id: &super::call_id(rng, 0),
+                call_id: &mint_call_id(engine, rng),
                 from_tag: &format!("{:016x}", rng.bits()),
                 cseq: 1,
                 branch,
-                via: &via,
-                transport: token,
+                sent_by: &via,
+                transport,
                 user_agent: agent,
             })),
             Purpose::Register { .. } => {
                 let r = state.registration.as_ref()?;
                 let aor = format!("sip:{user}@{domain}");
+                let given = |kind| authorization.as_ref().filter(|a| a.0 == kind).map(|a| a.1.as_str());
                 Some(originate::register(&originate::Register {
                     registrar: &format!("sip:{domain}"),
                     aor: &aor,
@@ -358,9 +366,10 @@ impl Trunks {
                     from_tag: &r.tag,
                     cseq: r.seq,
                     branch,
-                    via: &via,
-                    transport: token,
-                    authorization: authorization.as_ref().map(|(name, value)| (*name, value.as_str())),
+                    sent_by: &via,
+                    transport,
+                    authorization: given(Name::Authorization),
+                    proxy_authorization: given(Name::ProxyAuthorization),
                     user_agent: agent,
                 }))
             }
@@ -371,7 +380,8 @@ impl Trunks {
     pub fn view(&self, now: Now, trunk: usize) -> Option<TrunkView> {
         let state = self.list.get(trunk)?;
         let uri = |line: &Line| {
-            let states: Vec<String> = line.addresses.iter().map(|a| format!("{} {}", a.flow.remote, a.health.words())).collect();
+            let states: Vec<String> =
+                line.addresses.iter().map(|a| format!("{} {}", a.flow.remote, a.health.words())).collect();
             match states.is_empty() {
                 true => format!("{}: not resolved", line.text),
                 false => format!("{}: {}", line.text, states.join(", ")),
@@ -420,7 +430,9 @@ impl Trunks {
             || addresses().any(|a| !matches!(a.health, Health::Down(_)));
         let because = match addresses().next() {
             None => "no address found".to_owned(),
-            Some(first) => addresses().find(|a| up != matches!(a.health, Health::Down(_))).unwrap_or(first).health.words(),
+            Some(first) => {
+                addresses().find(|a| up != matches!(a.health, Health::Down(_))).unwrap_or(first).health.words()
+            }
         };
         if up != state.up {
             (state.up, state.since) = (up, now.wall);
@@ -449,7 +461,8 @@ impl Trunks {
         let Some(state) = self.list.get_mut(trunk) else { return };
         let Some(config) = directory.trunk(&state.name) else { return };
         let domain = state.uris.first().map(|l| l.host_port()).unwrap_or_default();
-        let flow = state.uris.iter().flat_map(|l| &l.addresses).find(|a| !matches!(a.health, Health::Down(_))).map(|a| a.flow);
+        let flow =
+            state.uris.iter().flat_map(|l| &l.addresses).find(|a| !matches!(a.health, Health::Down(_))).map(|a| a.flow);
         let Some(r) = state.registration.as_mut() else { return };
         match msg.status() {
             200..=299 => {
@@ -533,7 +546,7 @@ impl Health {
 impl Registration {
     fn new(now: Now, rng: &mut Rng) -> Registration {
         Registration {
-            call_id: super::call_id(rng, 0),
+            call_id: mint_call_id(0, rng),
             tag: format!("{:016x}{:016x}", rng.bits(), rng.bits()),
             seq: 0,
             due: now.mono,
@@ -600,14 +613,8 @@ impl Purposes {
         self.next
     }
 
-    /// What this was for.
-    pub fn get(&self, number: u32) -> Option<Purpose> {
-        self.open.get(&number).copied()
-    }
-
     /// It is over.
     pub fn take(&mut self, number: u32) -> Option<Purpose> {
         self.open.remove(&number)
     }
 }
-

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::bridge::{self, Desk, NoPort};
 use super::journey::LegResult;
-use super::leg::{self, Dial, Event, Leg, Peer};
+use super::leg::{Dial, Event, Leg, Peer};
 use super::record::{By, Direction, PhaseKind};
 use super::{Call, Cause, Connected, Cx, ELSEWHERE, Final, LegKey, Legs, NO_PORT, Place, Ringing, State};
 use crate::directory::Target;
@@ -95,9 +95,11 @@ impl Call {
         }
         let (peer, shown) = match branch {
             Branch::Extension(number) => (Peer::Extension(number.clone()), None),
-            Branch::Trunk { trunk, shown, .. } => (Peer::Trunk(trunk.clone()), *shown),
+            Branch::Trunk { trunk, user, shown } => {
+                (Peer::Trunk { trunk: trunk.clone(), number: user.as_str().into() }, *shown)
+            }
         };
-        if let Peer::Trunk(trunk) = &peer {
+        if let Peer::Trunk { trunk, .. } = &peer {
             if self.direction != Direction::In {
                 self.trunk = Some(trunk.clone());
             }
@@ -148,7 +150,7 @@ impl Call {
     }
 
     /// Runs something that opens ports or tells the media worker.
-    pub(super) fn at_desk<T>(&self, cx: &mut Cx<'_>, work: impl FnOnce(&mut Desk<'_>) -> T) -> T {
+    pub fn at_desk<T>(&self, cx: &mut Cx<'_>, work: impl FnOnce(&mut Desk<'_>) -> T) -> T {
         let (now, key) = (cx.now.mono, self.key);
         let timeout = cx.directory.media.timeout;
         let mut commands = Vec::new();
@@ -243,7 +245,7 @@ impl Call {
         if let Some(caller) = legs.get_mut(self.a) {
             caller.progress(cx, status, variant, answer.as_ref());
         }
-        cx.switch.changed(self);
+        self.show(legs, cx);
     }
 
     /// Towards the caller every early dialog of a leg is an early dialog of its own (RFC 3261 12.1, 13.2.2.4): an answer in one
@@ -314,7 +316,7 @@ impl Call {
         if let Peer::Extension(number) = &leg.peer {
             self.branch = cx.directory.extension(number).and_then(|e| e.branch.clone());
         }
-        if let Peer::Trunk(name) = &leg.peer {
+        if let Peer::Trunk { trunk: name, .. } = &leg.peer {
             let (name, flow) = (name.clone(), leg.flow());
             cx.switch.trunk_said(cx.now, &name, &flow, None);
         }
@@ -326,7 +328,7 @@ impl Call {
         if record && !late {
             self.begin_recording(legs, cx);
         }
-        cx.switch.changed(self);
+        self.show(legs, cx);
     }
 
     fn records(&self) -> bool {
@@ -355,7 +357,7 @@ impl Call {
                     ringing.spent.push(number.clone());
                 }
             }
-            Peer::Trunk(name) => {
+            Peer::Trunk { trunk: name, .. } => {
                 // The carrier could not take the call at all: its next address, then the next trunk. Any other answer is
                 // the answer of who was called.
                 let cannot = matches!(last.status, 408 | 500 | 502..=504) && !connected;
@@ -401,7 +403,14 @@ impl Call {
     }
 
     /// Cancels what rings, but for `keep`.
-    fn drop_legs(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, keep: Option<LegKey>, reason: Option<&str>, result: LegResult) {
+    fn drop_legs(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        keep: Option<LegKey>,
+        reason: Option<&str>,
+        result: LegResult,
+    ) {
         let State::Ringing(ringing) = &mut self.state else { return };
         ringing.serial.clear();
         ringing.places.clear();
@@ -479,4 +488,3 @@ fn name(branch: &Branch) -> String {
         Branch::Trunk { trunk, .. } => format!("trunk {trunk}"),
     }
 }
-

@@ -24,7 +24,7 @@ use crate::base::{Instant, Rng};
 use crate::dialog::invite::{Act, Part, Usage};
 use crate::dialog::refresh::{self, Due, Wish};
 use crate::dialog::{Dialog, Sent};
-use crate::directory::{CallerIdForm, Directory, Label, Secret};
+use crate::directory::{CallerIdForm, Label, Secret};
 use crate::policy::Branch;
 use crate::sip::digest::{self, Challenge};
 use crate::sip::header::{Refresher, SessionExpires};
@@ -199,7 +199,8 @@ impl Dial {
         body: Option<Bytes>,
     ) -> Dial {
         let directory = cx.directory;
-        let domain = directory.node.domains.first().map_or_else(|| place.flow.local.ip().to_string(), |d| d.to_string());
+        let domain =
+            directory.node.domains.first().map_or_else(|| place.flow.local.ip().to_string(), |d| d.to_string());
         match branch {
             Branch::Extension(number) => {
                 let from = match caller.hidden {
@@ -323,7 +324,15 @@ struct Offering {
 
 impl Leg {
     /// The caller's leg. `msg` has Contact, and its Session-Expires is not too small (see [`too_short`]).
-    pub fn uas(key: LegKey, call: CallKey, peer: Peer, invite: ServerKey, flow: Flow, msg: &Message, cx: &mut Cx<'_>) -> Leg {
+    pub fn uas(
+        key: LegKey,
+        call: CallKey,
+        peer: Peer,
+        invite: ServerKey,
+        flow: Flow,
+        msg: &Message,
+        cx: &mut Cx<'_>,
+    ) -> Leg {
         let offer = sdp(msg);
         let remote_tag = msg.from_tag().unwrap_or_default().into();
         let state = State::Invited(Invited { invite, remote_tag, offer, timer: asked_timer(msg) });
@@ -344,7 +353,15 @@ impl Leg {
     }
 
     /// A leg to be rung; follow with [`Leg::invite`].
-    pub fn uac(key: LegKey, call: CallKey, number: u32, peer: Peer, dial: Dial, end: Option<End>, cx: &mut Cx<'_>) -> Leg {
+    pub fn uac(
+        key: LegKey,
+        call: CallKey,
+        number: u32,
+        peer: Peer,
+        dial: Dial,
+        end: Option<End>,
+        cx: &mut Cx<'_>,
+    ) -> Leg {
         let calling = Calling {
             key: ClientKey::null(),
             seq: 0,
@@ -659,7 +676,15 @@ impl Leg {
             w.header(Name::Reason, reason);
         }
         w.header(Name::UserAgent, USER_AGENT);
-        cx.tx.request(cx.now.mono, key, next(&up.dialog, &self.peer, self.flow), w.finish(), Method::Bye, Owner::Leg(self.key), cx.said);
+        cx.tx.request(
+            cx.now.mono,
+            key,
+            next(&up.dialog, &self.peer, self.flow),
+            w.finish(),
+            Method::Bye,
+            Owner::Leg(self.key),
+            cx.said,
+        );
         self.state = State::Ending;
     }
 
@@ -794,7 +819,7 @@ impl Leg {
     }
 
     /// Nobody answered a request of ours, or it could not be sent.
-    pub fn on_failure(&mut self, cx: &mut Cx<'_>, key: ClientKey, failure: Option<Failure>) -> Option<Event> {
+    pub fn on_failure(&mut self, key: ClientKey, failure: Option<Failure>) -> Option<Event> {
         let (status, words) = match failure {
             None => (408, "no answer"),
             Some(Failure::Refused) => (503, "nobody listens there"),
@@ -969,7 +994,15 @@ impl Leg {
         let (local, remote) = (format!("<{}>", from.uri.raw), format!("<{}>", to.uri.raw));
         let seq = msg.cseq().seq;
         let tag = msg.from_tag().unwrap_or_default();
-        let sent = Sent { call_id: &self.call_id, local: &local, local_tag: tag, remote: &remote, seq, target, flow: self.flow };
+        let sent = Sent {
+            call_id: &self.call_id,
+            local: &local,
+            local_tag: tag,
+            remote: &remote,
+            seq,
+            target,
+            flow: self.flow,
+        };
         let Some(mut dialog) = Dialog::uac(&sent, msg) else { return };
         let flow = next(&dialog, &self.peer, self.flow);
         let (unused, branch) = cx.tx.branch();
@@ -1125,7 +1158,9 @@ impl Calling {
     fn again(&mut self, cx: &mut Cx<'_>, msg: &Message) -> bool {
         match msg.status() {
             401 | 407 => {
-                let (Some((user, password)), Some((name, challenge))) = (&self.dial.credentials, Challenge::choose(msg)) else {
+                let (Some((user, password)), Some((name, challenge))) =
+                    (&self.dial.credentials, Challenge::choose(msg))
+                else {
                     return false;
                 };
                 if self.challenges >= MAX_CHALLENGES || (self.challenges > 0 && !challenge.stale) {
@@ -1202,7 +1237,9 @@ impl Up {
         if msg.method() == Method::Update && body.is_none() {
             self.usage.update_answered();
             let mut w = Writer::answer(msg, flow.remote, 200, "OK", None);
-            w.header(Name::Contact, contact(&self.dialog.flow)).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
+            w.header(Name::Contact, contact(&self.dialog.flow))
+                .header(Name::Allow, ALLOW)
+                .header(Name::Supported, "timer");
             self.timer = write_timer(&mut w, timer, cx.now.mono).or(self.timer);
             cx.tx.respond(cx.now.mono, key, 200, w.finish(), cx.said);
             return None;

@@ -25,10 +25,11 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use slotmap::{SlotMap, new_key_type};
 use smallvec::SmallVec;
 
-use crate::base::{Instant, Now, Rng};
+use crate::base::{Instant, Now, Rng, Wall};
 use crate::directory::{Directory, Label, Relay};
 use crate::media::{self, Port, Recorded, RecordingId};
 use crate::policy::{self, Branch, Plan, Stage};
@@ -37,7 +38,7 @@ use crate::transaction::timing::Timing;
 use crate::transaction::{self, Layer};
 use journey::Journey;
 pub use leg::{Leg, Peer};
-use record::{By, Caller, Called, Direction, RecordId, RecordingEntry};
+use record::{By, Called, Caller, Direction, RecordId, RecordingEntry};
 
 new_key_type! {
     /// A call in progress.
@@ -54,7 +55,7 @@ pub enum Owner {
     /// A trunk, by its place in the node's table: OPTIONS and REGISTER.
     Trunk(u32),
     /// A request that is proxied.
-    Proxy(u32),
+    Proxy(u64),
 }
 
 /// Where a branch of a fork can be reached: one phone of an extension, or one address of a trunk.
@@ -66,8 +67,6 @@ pub struct Place {
     pub uri: String,
     /// Route headers (Path of the registration).
     pub route: Vec<String>,
-    /// How our address is written towards it: `host:port`.
-    pub via: String,
     /// Where our RTP ports are, as it reaches them.
     pub media: IpAddr,
 }
@@ -88,8 +87,10 @@ pub trait Switch: policy::Live {
     fn trunk_said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>);
     /// A leg of this call has this Call-ID (for ladders).
     fn named(&mut self, call: RecordId, call_id: &str, who: Label);
+    /// A recording of the call begins, or its file was given up on.
+    fn recording(&mut self, call: CallKey, recording: RecordingId, begins: bool);
     /// The call changed as readers see it.
-    fn changed(&mut self, call: &Call);
+    fn changed(&mut self, live: LiveCall);
     /// The call is over.
     fn save(&mut self, record: Box<record::CallRecord>);
     /// Has the leg's deadline come up.
@@ -207,7 +208,6 @@ type Ends = (Option<bytes::Bytes>, Option<bytes::Bytes>);
 
 #[derive(Debug)]
 struct Standing {
-    offerer: LegKey,
     offerer_end: Ends,
     other_end: Ends,
     /// The offerer sent no offer: the other's answer is one, and the offerer's ACK the answer to it.
@@ -248,6 +248,31 @@ const RECORDER_PATIENCE: Duration = Duration::from_secs(5);
 pub const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 /// What a caller is told for whom there is no RTP port.
 pub const NO_PORT: &str = "Q.850;cause=34;text=\"No circuit/channel available\"";
+
+/// A call in progress, as readers see it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LiveCall {
+    /// Its id, the later record's.
+    pub id: RecordId,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// `routing`, `ringing`, `talking`, `hold`.
+    pub state: String,
+    /// INVITE received.
+    pub started_at: Wall,
+    /// First answered.
+    pub answered_at: Option<Wall>,
+    /// Who calls.
+    pub caller: String,
+    /// What was called.
+    pub called: String,
+    /// Who rings or talks, e.g. `extension:121`.
+    pub with: Vec<String>,
+    /// Trunk.
+    pub trunk: Option<String>,
+    /// Caller ID that went out.
+    pub shown: Option<String>,
+}
 
 /// What a new call begins with.
 pub struct Opening {
@@ -310,11 +335,47 @@ impl Call {
 
     /// Begins to ring. `body` is the caller's offer, if it made one.
     pub fn start(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
-        cx.switch.changed(self);
         match self.plan.refuse {
-            Some(refuse) => self.refuse(legs, cx, refuse.status, refuse.phrase, None, Cause::Refused),
-            None => self.next_stage(legs, cx),
+            Some(refuse) => {
+                let cause = if refuse.status == 480 { Cause::Nobody } else { Cause::Refused };
+                self.refuse(legs, cx, refuse.status, refuse.phrase, None, cause);
+            }
+            None => {
+                self.next_stage(legs, cx);
+                self.show(legs, cx);
+            }
         }
+    }
+
+    /// Refuses a caller for whom there is no RTP port.
+    pub fn no_port(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        self.refuse(legs, cx, 503, "Service Unavailable", Some(NO_PORT.to_owned()), Cause::Fault);
+    }
+
+    /// When it was first answered.
+    pub fn answered_at(&self) -> Option<Wall> {
+        let ms = self.journey.first(record::PhaseKind::Talk)?;
+        Some(self.journey.started_at() + Duration::from_millis(ms))
+    }
+
+    /// Tells readers what the call looks like now.
+    fn show(&self, legs: &Legs, cx: &mut Cx<'_>) {
+        if self.is_closing() {
+            return;
+        }
+        let live = LiveCall {
+            id: self.id,
+            direction: self.direction,
+            state: self.state_name().to_owned(),
+            started_at: self.journey.started_at(),
+            answered_at: self.answered_at(),
+            caller: self.caller.number.clone().unwrap_or_else(|| "anonymous".to_owned()),
+            called: self.called.number.clone(),
+            with: self.with(legs),
+            trunk: self.trunk.as_deref().map(str::to_owned),
+            shown: self.shown.clone(),
+        };
+        cx.switch.changed(live);
     }
 
     /// Something happened on a leg of this call.
@@ -352,7 +413,9 @@ impl Call {
     /// The node or an operator ends the call.
     pub fn hang_up(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, words: &str) {
         match self.state {
-            State::Ringing(_) => self.refuse(legs, cx, 503, "Service Unavailable", Some(words.to_owned()), Cause::Fault),
+            State::Ringing(_) => {
+                self.refuse(legs, cx, 503, "Service Unavailable", Some(words.to_owned()), Cause::Fault)
+            }
             State::Connected(_) => self.end_talk(legs, cx, None, By::System, Some(words.to_owned())),
             State::Closing { .. } => {}
         }
@@ -370,6 +433,9 @@ impl Call {
                 }
                 None => entry.until = Some(self.journey.stamp(cx.now.mono)),
             }
+        }
+        if let Some(id) = self.recording_id {
+            cx.switch.recording(self.key, id, false);
         }
         if let State::Closing { recorded, .. } = &mut self.state
             && !*recorded

@@ -7,7 +7,7 @@ use super::bridge;
 use super::journey::LegResult;
 use super::leg::{Asked, Event};
 use super::record::{By, PhaseKind, RecordingEntry};
-use super::{Call, Cause, Connected, Cx, End, LegKey, Legs, RECORDER_PATIENCE, Standing, State};
+use super::{Call, Cause, Cx, End, LegKey, Legs, RECORDER_PATIENCE, Standing, State};
 use crate::base::Rng;
 use crate::media::{Command, RecordingId, Side};
 use crate::sdp::Session;
@@ -35,7 +35,9 @@ impl Call {
             }
             Event::Acked { body } => self.acked(legs, cx, key, other, body),
             Event::Asked { asked } => self.asked(legs, cx, key, other, asked),
-            Event::AskedAnswered { status, phrase, body } => self.asked_answered(legs, cx, other, status, &phrase, body),
+            Event::AskedAnswered { status, phrase, body } => {
+                self.asked_answered(legs, cx, other, status, &phrase, body)
+            }
             // A CANCEL that met its 200: the caller sends BYE (RFC 3261 15.1.2). The leg that answered first stays the winner.
             Event::Cancelled { .. } | Event::Progress { .. } | Event::Answered { .. } | Event::Refused { .. } => {}
             Event::Retry => {
@@ -84,15 +86,10 @@ impl Call {
         }
         let (Some(mine), Some(theirs)) = (from.end.as_mut(), to.end.as_mut()) else {
             // SDP passes untouched.
-            connected.standing = Some(Standing::plain(key, body.is_none()));
+            connected.standing = Some(Standing::plain(body.is_none()));
             return to.offer(cx, body.as_ref());
         };
-        let standing = Standing {
-            offerer: key,
-            offerer_end: mine.standing(),
-            other_end: theirs.standing(),
-            late: body.is_none(),
-        };
+        let standing = Standing { offerer_end: mine.standing(), other_end: theirs.standing(), late: body.is_none() };
         let Some(body) = body else {
             connected.standing = Some(standing);
             return to.offer(cx, None);
@@ -105,7 +102,7 @@ impl Call {
             let told = mine.last_told().cloned();
             return from.answer_offered(cx, 200, "OK", told.as_ref());
         }
-        let source = from.flow().remote.ip();
+        let source = from.flow.remote.ip();
         let passed = self.at_desk(cx, |desk| {
             mine.heard(desk, &session, &body, source)?;
             bridge::pass(desk, &session, theirs, None)
@@ -155,19 +152,20 @@ impl Call {
         let (Some(mine), Some(theirs)) = (offerer.end.as_mut(), answerer.end.as_mut()) else {
             offerer.answer_offered(cx, 200, "OK", body.as_ref());
             let held = held_plain(offerer.last_offer(), body.as_deref());
-            return self.set_held(cx, held);
+            return self.set_held(legs, cx, held);
         };
         let source = answerer.flow.remote.ip();
-        let passed = body.as_ref().and_then(|body| Session::parse(body).ok().map(|s| (s, body))).map(|(session, body)| {
-            self.at_desk(cx, |desk| {
-                theirs.heard(desk, &session, body, source)?;
-                let answer = bridge::pass(desk, &session, mine, None)?;
-                if !late {
-                    bridge::link(desk.commands, mine, theirs, true);
-                }
-                Ok::<_, bridge::NoPort>(answer)
-            })
-        });
+        let passed =
+            body.as_ref().and_then(|body| Session::parse(body).ok().map(|s| (s, body))).map(|(session, body)| {
+                self.at_desk(cx, |desk| {
+                    theirs.heard(desk, &session, body, source)?;
+                    let answer = bridge::pass(desk, &session, mine, None)?;
+                    if !late {
+                        bridge::link(desk.commands, mine, theirs, true);
+                    }
+                    Ok::<_, bridge::NoPort>(answer)
+                })
+            });
         match passed {
             Some(Ok(answer)) => offerer.answer_offered(cx, 200, "OK", Some(&answer)),
             Some(Err(bridge::NoPort)) => offerer.answer_offered(cx, 503, "Service Unavailable", None),
@@ -243,11 +241,11 @@ impl Call {
         let State::Connected(connected) = &self.state else { return };
         let heard = |key| legs.get(key).and_then(|l: &super::Leg| l.end.as_ref()).and_then(|e| e.last_heard());
         if let (Some(a), Some(b)) = (heard(self.a), heard(connected.b)) {
-            self.set_held(cx, bridge::held(&a, &b));
+            self.set_held(legs, cx, bridge::held(&a, &b));
         }
     }
 
-    fn set_held(&mut self, cx: &mut Cx<'_>, held: bool) {
+    fn set_held(&mut self, legs: &Legs, cx: &mut Cx<'_>, held: bool) {
         let State::Connected(connected) = &mut self.state else { return };
         if connected.held != held {
             connected.held = held;
@@ -255,7 +253,7 @@ impl Call {
                 true => self.journey.enter(cx.now, PhaseKind::Hold, "held"),
                 false => self.journey.enter(cx.now, PhaseKind::Talk, "resumed"),
             }
-            cx.switch.changed(self);
+            self.show(legs, cx);
         }
     }
 
@@ -274,6 +272,7 @@ impl Call {
         commands.into_iter().for_each(|c| cx.switch.media(self.worker, c));
         let from = self.journey.stamp(cx.now.mono);
         self.recording_id = Some(id);
+        cx.switch.recording(self.key, id, true);
         self.recording = Some(RecordingEntry {
             id: id.to_string(),
             from,
@@ -351,13 +350,13 @@ impl Call {
             }
             None => self.recorded(cx, None),
         }
-        cx.switch.changed(self);
+        self.show(legs, cx);
     }
 }
 
 impl Standing {
-    fn plain(offerer: LegKey, late: bool) -> Standing {
-        Standing { offerer, offerer_end: (None, None), other_end: (None, None), late }
+    fn plain(late: bool) -> Standing {
+        Standing { offerer_end: (None, None), other_end: (None, None), late }
     }
 }
 

@@ -59,7 +59,9 @@ pub fn fork(stage: &Stage, directory: &Directory, live: &dyn Live, spent: &[Labe
             }
             Fork::Parallel(branches)
         }
-        Target::Number(number) => outside(directory, live, &rule, why, |trunk| written(directory, trunk, *number), false),
+        Target::Number(number) => {
+            outside(directory, live, &rule, why, |trunk| written(directory, trunk, *number), false)
+        }
         Target::Emergency(digits) => outside(directory, live, &rule, why, |_| digits.to_string(), true),
         Target::Reject(status) => {
             why.push(Why::new(rule, "the call is refused"));

@@ -1,0 +1,208 @@
+//! What belongs to the node as a whole: bindings, trunks, ports, who is busy, deadlines, and what is to be done outside. Calls
+//! see it as [`Switch`].
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::action::{Action, LiveCall, Notice, PhoneView, Save};
+use super::ladder::Ladder;
+use super::ports::Ports;
+use super::trunks::{Purposes, Trunks, Want};
+use crate::base::{Instant, Map, Now, Timers};
+use crate::call::record::{CallRecord, RecordId};
+use crate::call::{CallKey, LegKey, Peer, Place, Switch};
+use crate::directory::{Directory, Label};
+use crate::media::{Command, Port, RecordingId};
+use crate::policy::{Branch, Live};
+use crate::registrar::{Binding, Change, Registrar};
+use crate::sip::{Flow, Transport};
+
+/// Our own addresses, one for each listener, as the other side reaches them.
+#[derive(Clone, Debug, Default)]
+pub struct Locals(pub Vec<(Transport, SocketAddr)>);
+
+impl Locals {
+    /// The path from us to an address: the first listener of that transport and family.
+    pub fn flow_to(&self, transport: Transport, remote: SocketAddr) -> Option<Flow> {
+        let family = |local: &SocketAddr| local.is_ipv4() == remote.is_ipv4();
+        let local = self.0.iter().find(|(t, local)| *t == transport && family(local))?.1;
+        Some(Flow { transport, local, remote, conn: 0 })
+    }
+}
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Due {
+    /// A leg's.
+    Leg(LegKey),
+    /// A call's.
+    Call(CallKey),
+}
+
+/// The node.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) directory: Arc<Directory>,
+    pub(super) registrar: Registrar,
+    pub(super) trunks: Trunks,
+    pub(super) purposes: Purposes,
+    pub(super) wants: Vec<Want>,
+    pub(super) ports: Ports,
+    pub(super) port_owner: Map<Port, CallKey>,
+    pub(super) recording_owner: Map<RecordingId, CallKey>,
+    pub(super) busy: Map<Label, u32>,
+    pub(super) timers: Timers<Due>,
+    pub(super) ladder: Ladder,
+    pub(super) out: VecDeque<Action>,
+    pub(super) locals: Locals,
+    pub(super) media: IpAddr,
+    pub(super) now: Now,
+}
+
+impl Node {
+    /// Tells store and readers what became of bindings.
+    pub(super) fn bindings_changed(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Added(binding) | Change::Refreshed(binding) => {
+                    self.out.push_back(Action::Notify(Notice::Phone(Box::new(self.phone(&binding)))));
+                    self.out.push_back(Action::Save(Save::Binding(Box::new(binding))));
+                }
+                Change::Removed { aor, contact } => {
+                    let (aor2, contact2) = (aor.clone(), contact.clone());
+                    self.out.push_back(Action::Notify(Notice::PhoneGone { aor: aor2, contact: contact2 }));
+                    self.out.push_back(Action::Save(Save::Unbind { aor, contact }));
+                }
+            }
+        }
+    }
+
+    fn phone(&self, binding: &Binding) -> PhoneView {
+        let name = self.directory.extension(&binding.aor).map_or(String::new(), |e| e.name.to_string());
+        PhoneView {
+            extension: binding.aor.clone(),
+            name,
+            contact: binding.contact.clone(),
+            transport: binding.flow.transport.param().to_owned(),
+            source: binding.flow.remote.to_string(),
+            user_agent: binding.user_agent.clone(),
+            expires_at: binding.expires_at,
+        }
+    }
+}
+
+impl Live for Node {
+    fn bindings(&self, extension: &str) -> usize {
+        self.registrar.bindings(extension, self.now).count()
+    }
+
+    fn calls(&self, extension: &str) -> u32 {
+        self.busy.get(extension).copied().unwrap_or(0)
+    }
+
+    fn trunk_up(&self, trunk: &str) -> bool {
+        self.trunks.is_up(trunk)
+    }
+
+    fn trunk_calls(&self, trunk: &str) -> u32 {
+        self.trunks.calls(trunk)
+    }
+}
+
+impl Switch for Node {
+    fn places(&mut self, branch: &Branch) -> Vec<Place> {
+        match branch {
+            Branch::Extension(number) => {
+                let place = |b: &Binding| Place {
+                    flow: b.flow,
+                    uri: b.contact.clone(),
+                    route: b
+                        .path
+                        .iter()
+                        .map(|p| if p.starts_with('<') { p.clone() } else { format!("<{p}>") })
+                        .collect(),
+                    media: self.media,
+                };
+                self.registrar.bindings(number, self.now).map(place).collect()
+            }
+            Branch::Trunk { trunk, user, .. } => {
+                let place = |(flow, uri): (Flow, Label)| Place {
+                    flow,
+                    uri: with_user(&uri, user, &flow),
+                    route: Vec::new(),
+                    media: self.media,
+                };
+                self.trunks.places(trunk).into_iter().map(place).collect()
+            }
+        }
+    }
+
+    fn take_port(&mut self, now: Instant, call: CallKey) -> Option<Port> {
+        let port = self.ports.take(now)?;
+        self.port_owner.insert(port, call);
+        Some(port)
+    }
+
+    fn give_port(&mut self, now: Instant, port: Port) {
+        self.port_owner.remove(&port);
+        self.ports.give(now, port);
+    }
+
+    fn media(&mut self, worker: u16, command: Command) {
+        self.out.push_back(Action::Media { worker, command });
+    }
+
+    fn occupy(&mut self, peer: &Peer, more: bool) {
+        match peer {
+            Peer::Extension(number) => {
+                let count = self.busy.entry(number.clone()).or_insert(0);
+                *count = if more { *count + 1 } else { count.saturating_sub(1) };
+                if *count == 0 {
+                    self.busy.remove(number);
+                }
+            }
+            Peer::Trunk { trunk, .. } => self.trunks.occupy(trunk, more),
+        }
+    }
+
+    fn trunk_said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>) {
+        self.trunks.said(now, trunk, flow, fault, &mut self.wants);
+    }
+
+    fn named(&mut self, call: RecordId, call_id: &str, who: Label) {
+        self.ladder.leg(call, call_id, who);
+    }
+
+    fn recording(&mut self, call: CallKey, recording: RecordingId, begins: bool) {
+        match begins {
+            true => self.recording_owner.insert(recording, call),
+            false => self.recording_owner.remove(&recording),
+        };
+    }
+
+    fn changed(&mut self, live: LiveCall) {
+        self.out.push_back(Action::Notify(Notice::Call(Box::new(live))));
+    }
+
+    fn save(&mut self, record: Box<CallRecord>) {
+        self.out.push_back(Action::Notify(Notice::Ended(record.id)));
+        self.out.push_back(Action::Save(Save::Record(record)));
+    }
+
+    fn arm_leg(&mut self, at: Instant, leg: LegKey) {
+        self.timers.arm(at, Due::Leg(leg));
+    }
+
+    fn arm_call(&mut self, at: Instant, call: CallKey) {
+        self.timers.arm(at, Due::Call(call));
+    }
+}
+
+/// A trunk's URI with the user that is called.
+fn with_user(uri: &str, user: &str, flow: &Flow) -> String {
+    let (scheme, rest) = uri.split_once(':').unwrap_or(("sip", uri));
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let host = if host.is_empty() { flow.remote.to_string() } else { host.to_owned() };
+    format!("{scheme}:{user}@{host}")
+}
