@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod metrics;
 pub mod net;

@@ -1,0 +1,418 @@
+//! A tree without errors to what the program works with. Whatever is valid and not in force is listed on the way.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::dom::{self, Node, Value};
+use super::problem::Place;
+use super::schema::{self, Named, Need, Section};
+use super::secret::Secrets;
+use super::target::Parsed;
+use super::{Config, Files, Http, MediaPorts, value};
+use crate::directory::{
+    Branch, CallerIdForm, Class, Dial, Directory, E164, Extension, Label, Listen, MediaPolicy, Node as ThisNode,
+    Number, NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When,
+};
+use crate::sip::digest::Algorithm;
+use crate::sip::transport::Transport;
+
+/// A table held against its section, so that an absent key gives its default.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    node: Option<&'a Node>,
+    section: &'static Section,
+}
+
+impl<'a> View<'a> {
+    /// The table `name` of the file, there or not.
+    pub fn of(root: &'a Node, name: &str) -> View<'a> {
+        View { node: root.get(name), section: section(name) }
+    }
+
+    /// The tables `[[name]]` of the file.
+    pub fn all(root: &'a Node, name: &str) -> Vec<View<'a>> {
+        let items = root.get(name).map(Node::items).unwrap_or_default();
+        items.iter().map(|item| View { node: Some(item), section: section(name) }).collect()
+    }
+
+    /// What stands there, without defaults.
+    pub fn own(&self, key: &str) -> Option<&'a Node> {
+        self.node?.get(key)
+    }
+
+    /// What stands there or is the default.
+    pub fn node(&self, key: &str) -> Option<Cow<'a, Node>> {
+        if let Some(node) = self.own(key) {
+            return Some(Cow::Borrowed(node));
+        }
+        let Need::Default(literal) = self.section.keys.iter().find(|k| k.name == key)?.need else { return None };
+        let root = dom::read(0, &format!("value = {literal}"), &mut Vec::new());
+        root.get("value").cloned().map(Cow::Owned)
+    }
+
+    /// A text.
+    pub fn text(&self, key: &str) -> Option<Label> {
+        self.node(key)?.text().map(Label::from)
+    }
+
+    /// A list of texts, or one.
+    pub fn texts(&self, key: &str) -> Vec<Label> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        node.items().iter().filter_map(Node::text).map(Label::from).collect()
+    }
+
+    /// A duration.
+    pub fn duration(&self, key: &str) -> Option<Duration> {
+        value::duration(self.node(key)?.text()?).ok()
+    }
+
+    /// A boolean; false if there is none.
+    pub fn bool(&self, key: &str) -> bool {
+        self.node(key).is_some_and(|n| matches!(n.value, Value::Bool(true)))
+    }
+
+    /// A whole number; 0 if there is none.
+    pub fn int(&self, key: &str) -> u32 {
+        match self.node(key).map(|n| n.into_owned().value) {
+            Some(Value::Int(Some(n))) => u32::try_from(n).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn number(&self, key: &str) -> Option<E164> {
+        self.node(key)?.text()?.parse().ok()
+    }
+
+    fn size(&self, key: &str) -> u64 {
+        self.node(key).and_then(|n| value::size(n.text()?).ok()).unwrap_or(0)
+    }
+}
+
+fn section(name: &str) -> &'static Section {
+    schema::sections().find(|s| s.name == name).unwrap_or(&schema::ROOT)
+}
+
+/// What is built from, and what is found not to be in force on the way.
+pub struct Builder<'a> {
+    /// The tree.
+    pub root: &'a Node,
+    /// Resolved secrets.
+    pub secrets: &'a Secrets,
+    /// The folder of the file that a place is in.
+    pub folder: &'a dyn Fn(Place) -> PathBuf,
+    /// Valid, but not in force.
+    pub not_yet: Vec<(Place, String)>,
+}
+
+impl Builder<'_> {
+    /// The whole.
+    pub fn build(&mut self) -> Config {
+        let node = View::of(self.root, "node");
+        let listen = self.listen();
+        let media = self.media(&listen);
+        let data_dir = self.path(&node, "data_dir").unwrap_or_else(|| PathBuf::from("/var/lib/strowger"));
+        let store = View::of(self.root, "store");
+        let written = store.own("url").and_then(|n| Some((n.at, n.text()?.strip_prefix("sqlite:")?.to_owned())));
+        let database = match written {
+            Some((at, file)) => (self.folder)(at).join(file),
+            None => data_dir.join("strowger.db"),
+        };
+        let recording = View::of(self.root, "recording");
+        let files = Files {
+            database,
+            spill: store.size("spill"),
+            recordings: self.path(&recording, "dir").unwrap_or_else(|| data_dir.join("recordings")),
+            keep: recording.duration("keep"),
+        };
+        let http = View::of(self.root, "http").own("bind").and_then(Node::text).and_then(|t| t.parse().ok());
+        let ladder = usize::try_from(node.size("ladder")).unwrap_or(usize::MAX);
+        let http = http.map(|bind: SocketAddr| Http { bind });
+        let directory = Arc::new(self.directory(node, listen));
+        Config { path: PathBuf::new(), directory, data_dir, files, media, http, ladder, report: Default::default() }
+    }
+
+    fn path(&self, view: &View<'_>, key: &str) -> Option<PathBuf> {
+        match view.own(key) {
+            Some(node) => Some((self.folder)(node.at).join(node.text()?)),
+            None => view.text(key).map(|text| PathBuf::from(&*text)),
+        }
+    }
+
+    fn directory(&mut self, node: View<'_>, listen: Vec<Listen>) -> Directory {
+        let name = node.text("name").unwrap_or_else(|| "strowger".into());
+        let mut domains = node.texts("domains");
+        if domains.is_empty() {
+            domains.push(name.clone());
+        }
+        let algorithm = |text: &Label| if **text == *"sha-256" { Algorithm::Sha256 } else { Algorithm::Md5 };
+        let mut directory = Directory::empty(ThisNode {
+            name,
+            domains,
+            digest: node.texts("digest").iter().map(algorithm).collect(),
+            country: node.text("country").unwrap_or_else(|| "RU".into()),
+            timezone: node.text("timezone").unwrap_or_else(|| "UTC".into()),
+        });
+        let media = View::of(self.root, "media");
+        let relay = if media.text("relay").as_deref() == Some("never") { Relay::Never } else { Relay::Always };
+        directory.listen = listen;
+        directory.media = MediaPolicy { relay, timeout: media.duration("timeout").unwrap_or_default() };
+        directory.recording =
+            self.recording(&View::of(self.root, "recording"), "mode", "[recording]").unwrap_or(Recording::None);
+        directory.short_ring = View::of(self.root, "outcome").duration("short_ring").unwrap_or_default();
+        directory.default_caller_id = View::of(self.root, "caller_id").number("default");
+        directory.trunks = View::all(self.root, "trunk").into_iter().map(|v| self.trunk(v)).collect();
+        directory.numbers = View::all(self.root, "number").into_iter().filter_map(number).collect();
+        directory.extensions =
+            View::all(self.root, "extension").into_iter().filter_map(|v| self.extension(v)).collect();
+        let extensions = std::mem::take(&mut directory.extensions);
+        directory.queues =
+            View::all(self.root, "queue").into_iter().filter_map(|v| self.queue(v, &extensions)).collect();
+        directory.extensions = extensions;
+        directory.branches = View::all(self.root, "branch").into_iter().filter_map(|v| self.branch(v)).collect();
+        directory.routes = View::all(self.root, "route").into_iter().filter_map(|v| self.route(v)).collect();
+        directory.dial = dial(&View::of(self.root, "dial"));
+        directory.indexed()
+    }
+
+    fn listen(&self) -> Vec<Listen> {
+        let one = |v: View<'_>| {
+            let bind: SocketAddr = v.text("bind")?.parse().ok()?;
+            let advertise = v.text("advertise").and_then(|t| t.parse().ok());
+            let transport = if v.text("transport").as_deref() == Some("tcp") { Transport::Tcp } else { Transport::Udp };
+            Some(Listen { transport, bind, advertise: advertise.or_else(|| outward(bind.ip())) })
+        };
+        View::all(self.root, "listen").into_iter().filter_map(one).collect()
+    }
+
+    fn media(&self, listen: &[Listen]) -> MediaPorts {
+        let media = View::of(self.root, "media");
+        let ip = |key: &str| media.text(key).and_then(|t| t.parse::<IpAddr>().ok());
+        let first = listen.first();
+        let bind = ip("bind").or(first.map(|l| l.bind.ip())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let advertise = ip("advertise").or(first.and_then(|l| l.advertise)).or_else(|| outward(bind)).unwrap_or(bind);
+        let ports = media.text("ports").and_then(|t| value::ports(&t).ok()).unwrap_or(20_000..=29_999);
+        MediaPorts { bind, advertise, ports }
+    }
+
+    fn trunk(&self, v: View<'_>) -> Trunk {
+        Trunk {
+            name: v.text("name").unwrap_or_default(),
+            uris: v.texts("uri"),
+            allow_from: v.texts("allow_from").iter().filter_map(|t| value::cidr(t).ok()).collect(),
+            username: v.text("username"),
+            password: self.secret(&v, "password"),
+            register: v.bool("register"),
+            max_calls: v.int("max_calls"),
+            number_format: match v.text("number_format").as_deref() {
+                Some("international") => NumberFormat::International,
+                Some("national") => NumberFormat::National,
+                _ => NumberFormat::E164,
+            },
+            caller_id: match v.text("caller_id").as_deref() {
+                Some("p-asserted-identity") => CallerIdForm::PAssertedIdentity,
+                Some("remote-party-id") => CallerIdForm::RemotePartyId,
+                _ => CallerIdForm::From,
+            },
+            trust_identity: v.bool("trust_identity"),
+            did_header: v.text("did_header"),
+            foreign_numbers: v.bool("foreign_numbers"),
+        }
+    }
+
+    fn secret(&self, v: &View<'_>, key: &str) -> Option<Secret> {
+        self.secrets.get(&v.own(key)?.at).map(|s| Secret(s.as_str().into()))
+    }
+
+    fn extension(&mut self, v: View<'_>) -> Option<Extension> {
+        let number = v.text("number")?;
+        let record = self.recording(&v, "record", &format!("extension {number}"));
+        Some(Extension {
+            name: v.text("name").unwrap_or_else(|| number.clone()),
+            password: self.secret(&v, "password")?,
+            branch: v.text("branch"),
+            groups: v.texts("groups"),
+            outbound: match v.text("outbound").as_deref() {
+                Some("internal") => Class::Internal,
+                Some("local") => Class::Local,
+                Some("international") => Class::International,
+                _ => Class::National,
+            },
+            max_calls: v.int("max_calls"),
+            paging: v.text("kind").as_deref() == Some("paging"),
+            record,
+            number,
+        })
+    }
+
+    fn queue(&mut self, v: View<'_>, extensions: &[Extension]) -> Option<Queue> {
+        let name = v.text("name")?;
+        let mut agents: Vec<Label> = Vec::new();
+        for node in v.own("agents").map(Node::items).unwrap_or_default() {
+            match node.text().map(Parsed::read) {
+                Some(Ok(Parsed::Named(Named::Extension, number, _))) => agents.push(number.into()),
+                Some(Ok(Parsed::Named(Named::Group, group, branch))) => {
+                    agents.extend(members(extensions, group, branch))
+                }
+                Some(Ok(Parsed::Number(number))) => {
+                    self.not_yet.push((node.at, format!("agent number:{number} of queue \"{name}\": not rung")));
+                }
+                _ => {}
+            }
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        agents.retain(|a| seen.insert(a.clone()));
+        let strategy = match v.text("strategy").as_deref() {
+            Some("first-free") => Strategy::FirstFree,
+            Some("longest-idle") => Strategy::LongestIdle,
+            Some("round-robin") => Strategy::RoundRobin,
+            _ => Strategy::RingAll,
+        };
+        if strategy != Strategy::RingAll
+            && let Some(node) = v.own("strategy")
+        {
+            let words = node.text().unwrap_or_default();
+            self.not_yet.push((node.at, format!("strategy {words} of queue \"{name}\": rings all")));
+        }
+        let who = format!("queue \"{name}\"");
+        Some(Queue {
+            number: v.text("number"),
+            agents,
+            strategy,
+            ring: v.duration("ring").unwrap_or_default(),
+            wait: v.duration("wait"),
+            overflow: self.steps(v.own("overflow"), &who),
+            record: self.recording(&v, "record", &who),
+            name,
+        })
+    }
+
+    fn branch(&mut self, v: View<'_>) -> Option<Branch> {
+        // No target leads to a branch yet, so what its steps cannot do is not listed either.
+        let listed = self.not_yet.len();
+        let to = self.steps(v.own("to"), "");
+        self.not_yet.truncate(listed);
+        Some(Branch {
+            name: v.text("name")?,
+            region: v.text("region"),
+            timezone: v.text("timezone"),
+            caller_id: v.number("caller_id"),
+            to,
+        })
+    }
+
+    fn route(&mut self, v: View<'_>) -> Option<Route> {
+        let name = v.text("name")?;
+        let mut when = When::default();
+        if let Some(node) = v.own("when") {
+            let texts = |key: &str| {
+                let items = node.get(key).map(Node::items).unwrap_or_default();
+                items.iter().filter_map(Node::text).map(str::to_owned).collect::<Vec<String>>()
+            };
+            when.number = texts("number").iter().filter_map(|t| t.parse().ok()).collect();
+            when.trunk = texts("trunk").into_iter().map(Label::from).collect();
+            let later = node.entries().iter().filter(|e| !schema::WHEN_IN_FORCE.contains(&e.key.as_str()));
+            when.not_yet = later.map(|e| Label::from(e.key.as_str())).collect();
+            if !when.not_yet.is_empty() {
+                let keys: Vec<String> = when.not_yet.iter().map(|k| format!("`{k}`")).collect();
+                self.not_yet
+                    .push((node.at, format!("{} in `when` of route \"{name}\": it never matches", keys.join(", "))));
+            }
+        }
+        let who = format!("route \"{name}\"");
+        let never = !when.not_yet.is_empty();
+        let listed = self.not_yet.len();
+        let to = self.steps(v.own("to"), &who);
+        if never {
+            // Of a route that never matches it is said already.
+            self.not_yet.truncate(listed);
+        }
+        Some(Route { record: self.recording(&v, "record", &who), name, when, to })
+    }
+
+    fn steps(&mut self, node: Option<&Node>, who: &str) -> Vec<Step> {
+        let Some(node) = node else { return Vec::new() };
+        let view = |item| View { node: Some(item), section: &schema::STEP };
+        let mut steps = Vec::new();
+        for item in node.items() {
+            let table = matches!(item.value, Value::Table(_));
+            let written = if table { item.get("target") } else { Some(item) };
+            let Some(text) = written.and_then(Node::text) else { continue };
+            let target = match Parsed::read(text) {
+                Ok(Parsed::Named(Named::Extension, number, _)) => Target::Extension(number.into()),
+                Ok(Parsed::Named(Named::Queue, name, _)) => Target::Queue(name.into()),
+                Ok(Parsed::Number(number)) => Target::Number(number),
+                Ok(Parsed::Reject(status)) => Target::Reject(status),
+                _ => Target::NotYet(text.into()),
+            };
+            if let Target::NotYet(_) = target {
+                self.not_yet.push((item.at, format!("step \"{text}\" of {who}: skipped")));
+            }
+            let (ring, record) = match table {
+                true => (view(item).duration("ring"), self.recording(&view(item), "record", who)),
+                false => (None, None),
+            };
+            steps.push(Step { target, ring, record });
+        }
+        steps
+    }
+
+    fn recording(&mut self, v: &View<'_>, key: &str, who: &str) -> Option<Recording> {
+        match &*v.text(key)? {
+            "all" => Some(Recording::All),
+            "on-demand" => {
+                if let Some(node) = v.own(key) {
+                    self.not_yet.push((node.at, format!("on-demand recording of {who}: nothing is recorded")));
+                }
+                Some(Recording::OnDemand)
+            }
+            _ => Some(Recording::None),
+        }
+    }
+}
+
+fn number(v: View<'_>) -> Option<Number> {
+    Some(Number {
+        e164: v.number("e164")?,
+        trunk: v.text("trunk")?,
+        region: v.text("region"),
+        branch: v.text("branch"),
+        label: v.text("label"),
+        campaign: v.text("campaign"),
+        channel: v.text("channel"),
+        brand: v.bool("brand"),
+        show: v.bool("show"),
+    })
+}
+
+/// Who answers a queue for `group:name@branch`; loudspeaker phones never do.
+fn members(extensions: &[Extension], group: &str, branch: Option<&str>) -> Vec<Label> {
+    let belongs = |e: &&Extension| {
+        !e.paging && e.groups.iter().any(|g| **g == *group) && branch.is_none_or(|b| e.branch.as_deref() == Some(b))
+    };
+    extensions.iter().filter(belongs).map(|e| e.number.clone()).collect()
+}
+
+fn dial(v: &View<'_>) -> Dial {
+    const CODES: [&str; 8] =
+        ["intercom", "forward_on", "forward_off", "dnd_on", "dnd_off", "pause", "pickup", "listen"];
+    let park = v.text("park").and_then(|t| value::park(&t).ok()).into_iter().flatten();
+    let codes = CODES.iter().filter_map(|key| v.text(key)).chain(park.map(|n| n.to_string().into()));
+    Dial { outside: v.texts("outside"), emergency: v.texts("emergency"), codes: codes.collect() }
+}
+
+/// The address by which others reach us, when we listen on all of them: that of the default route. Nothing is sent.
+fn outward(bind: IpAddr) -> Option<IpAddr> {
+    if !bind.is_unspecified() {
+        return None;
+    }
+    let (any, far) = match bind {
+        IpAddr::V4(_) => ("0.0.0.0:0", "192.0.2.1:9"),
+        IpAddr::V6(_) => ("[::]:0", "[2001:db8::1]:9"),
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(far).ok()?;
+    socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_unspecified())
+}

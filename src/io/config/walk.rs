@@ -1,0 +1,577 @@
+//! Holds the tree against the schema: unknown keys, wrong types, bad values, names that nobody has. Everything is looked at,
+//! whatever has been found before.
+
+use std::collections::BTreeMap;
+
+use super::dom::{Node, Value};
+use super::problem::{Place, Problem, alike, suggest};
+use super::schema::{self, Key, Kind, Named, Need, Section, Targets};
+use super::target::Parsed;
+use super::value;
+
+/// What has names, with where each stands.
+#[derive(Debug, Default)]
+pub struct Names {
+    all: BTreeMap<Named, Vec<(String, Place)>>,
+    /// Group and branch of every extension that is in a group.
+    members: Vec<(String, Option<String>)>,
+}
+
+const NAMED: [(&str, &str, Named); 11] = [
+    ("trunk", "name", Named::Trunk),
+    ("number", "e164", Named::Number),
+    ("extension", "number", Named::Extension),
+    ("queue", "name", Named::Queue),
+    ("branch", "name", Named::Branch),
+    ("calendar", "name", Named::Calendar),
+    ("duty", "name", Named::Duty),
+    ("dealer", "name", Named::Dealer),
+    ("hook", "name", Named::Hook),
+    ("page", "number", Named::Page),
+    ("pool", "name", Named::Pool),
+];
+
+impl Names {
+    /// Collects all names of a tree.
+    pub fn collect(root: &Node) -> Names {
+        let mut names = Names::default();
+        for (section, key, named) in NAMED {
+            let list = names.all.entry(named).or_default();
+            for item in root.get(section).map(Node::items).unwrap_or_default() {
+                if let Some(node) = item.get(key)
+                    && let Some(text) = node.text()
+                {
+                    list.push((text.to_owned(), node.at));
+                }
+            }
+        }
+        let mut groups: Vec<(String, Place)> = Vec::new();
+        for extension in root.get("extension").map(Node::items).unwrap_or_default() {
+            let branch = extension.get("branch").and_then(Node::text).map(str::to_owned);
+            for group in extension.get("groups").map(Node::items).unwrap_or_default() {
+                if let Some(text) = group.text() {
+                    names.members.push((text.to_owned(), branch.clone()));
+                    if !groups.iter().any(|(g, _)| g == text) {
+                        groups.push((text.to_owned(), group.at));
+                    }
+                }
+            }
+        }
+        names.all.insert(Named::Group, groups);
+        names
+    }
+
+    /// Whether there is one.
+    pub fn has(&self, named: Named, name: &str) -> bool {
+        self.all.get(&named).is_some_and(|list| list.iter().any(|(n, _)| n == name))
+    }
+
+    /// All of a kind.
+    pub fn of(&self, named: Named) -> impl Iterator<Item = &str> {
+        self.all.get(&named).into_iter().flatten().map(|(n, _)| n.as_str())
+    }
+}
+
+/// The walk over one tree.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    names: &'a Names,
+    /// What was found.
+    pub problems: Vec<Problem>,
+    /// What is valid and not in force, with where it stands.
+    pub not_yet: Vec<(Place, String)>,
+    /// Inside a section that is not in force as a whole, single keys are not listed once more.
+    quiet: bool,
+}
+
+impl<'a> Walk<'a> {
+    /// Looks at the whole tree.
+    pub fn over(root: &Node, names: &'a Names) -> Walk<'a> {
+        let mut walk = Walk { names, problems: Vec::new(), not_yet: Vec::new(), quiet: false };
+        walk.section(root, &schema::ROOT, "");
+        walk
+    }
+
+    fn section(&mut self, node: &Node, section: &'static Section, who: &str) {
+        for entry in node.entries() {
+            match section.keys.iter().find(|k| k.name == entry.key) {
+                Some(key) => {
+                    let loud = !self.quiet;
+                    self.later(key, entry.at, &entry.node, section, who);
+                    self.quiet |= key.later.is_some();
+                    self.value(&entry.node, &key.kind, key, section);
+                    self.quiet = !loud;
+                }
+                None => self.unknown(entry.at, &entry.key, section),
+            }
+        }
+        for key in section.keys {
+            if matches!(key.need, Need::Required(_)) && node.entry(key.name).is_none() {
+                self.missing(node.at, key, section, who);
+            }
+        }
+    }
+
+    fn later(&mut self, key: &Key, at: Place, node: &Node, section: &Section, who: &str) {
+        let Some(what) = key.later.filter(|_| !self.quiet) else { return };
+        let words = match &key.kind {
+            Kind::Tables(inner) => {
+                let count = node.items().len();
+                format!("[[{}]] ({count}): {what}", inner.name)
+            }
+            Kind::Table(inner) if inner.identity.is_none() && section.name.is_empty() => {
+                format!("[{}]: {what}", inner.name)
+            }
+            Kind::Table(inner) if section.name == "dial" => format!("[{}]: {what}", inner.name),
+            _ if section.name == "dial" => match node.text() {
+                Some(code) => format!("dial `{}` ({code}): {what}", key.name),
+                None => format!("dial `{}`: {what}", key.name),
+            },
+            _ if who.is_empty() => format!("`{}` of [{}]: {what}", key.name, section.name),
+            _ => format!("`{}` of {who}: {what}", key.name),
+        };
+        self.not_yet.push((at, words));
+    }
+
+    fn unknown(&mut self, at: Place, key: &str, section: &Section) {
+        let place = if section.name.is_empty() { "the file".to_owned() } else { format!("[{}]", section.name) };
+        let known = section.keys.iter().map(|k| k.name);
+        let owners = schema::owners(key);
+        let help = match alike(key, known.clone()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None if !owners.is_empty() && section.name.is_empty() => {
+                format!("`{key}` belongs under a header: [{}]", owners.join("], ["))
+            }
+            None if !owners.is_empty() => format!("`{key}` is a key of [{}], not of {place}", owners.join("], [")),
+            None => suggest(key, known, "nothing may stand here"),
+        };
+        self.problems.push(
+            Problem::error("config::unknown_key", at, format!("{place} has no key `{key}`"))
+                .label("unknown key")
+                .help(help),
+        );
+    }
+
+    fn missing(&mut self, at: Place, key: &Key, section: &Section, who: &str) {
+        let Need::Required(example) = key.need else { return };
+        let place = match (section.name, who) {
+            ("", _) => "the file".to_owned(),
+            (name, "") => format!("[{name}]"),
+            (_, who) => who.to_owned(),
+        };
+        self.problems.push(
+            Problem::error("config::missing_key", at, format!("{place} has no `{}`", key.name))
+                .label(format!("`{}` is missing", key.name))
+                .help(format!("add `{} = {example}` ({})", key.name, key.about)),
+        );
+    }
+
+    fn value(&mut self, node: &Node, kind: &'static Kind, key: &Key, section: &Section) {
+        match kind {
+            Kind::Table(inner) => match node.value {
+                Value::Table(_) => self.section(node, inner, ""),
+                _ => self.wrong_type(node, "a table", &format!("write it under a header: [{}]", inner.name)),
+            },
+            Kind::Tables(inner) => self.tables(node, inner),
+            Kind::List(inner) | Kind::Some(inner) => match (&node.value, kind) {
+                (Value::List(items), _) => {
+                    for item in items {
+                        self.value(item, inner, key, section);
+                    }
+                }
+                (_, Kind::Some(_)) => self.value(node, inner, key, section),
+                _ => self.wrong_type(node, "a list", "put it into square brackets: [ … ]"),
+            },
+            Kind::Steps => match &node.value {
+                Value::List(items) => items.iter().for_each(|item| self.step(item)),
+                _ => self.step(node),
+            },
+            Kind::Bool => match node.value {
+                Value::Bool(_) => {}
+                _ => self.wrong_type(node, "true or false", "write true or false, without quotes"),
+            },
+            Kind::Int(least, most) => self.int(node, *least, *most, key),
+            Kind::Secret => self.secret(node),
+            _ => self.text(node, kind, key, section),
+        }
+    }
+
+    fn tables(&mut self, node: &Node, inner: &'static Section) {
+        let Value::List(items) = &node.value else {
+            let help = format!("there may be several, so its header has two brackets: [[{}]]", inner.name);
+            self.wrong_type(node, "a list of tables", &help);
+            return;
+        };
+        let mut seen: BTreeMap<&str, Place> = BTreeMap::new();
+        for item in items {
+            if !matches!(item.value, Value::Table(_)) {
+                self.wrong_type(item, "a table", &format!("write each under a header of its own: [[{}]]", inner.name));
+                continue;
+            }
+            let own = inner.identity.and_then(|key| item.get(key));
+            let who = match own.and_then(Node::text) {
+                Some(name) if name.bytes().all(|b| b.is_ascii_digit() || b == b'+') => format!("{} {name}", inner.name),
+                Some(name) => format!("{} \"{name}\"", inner.name),
+                None => String::new(),
+            };
+            self.section(item, inner, &who);
+            let (Some(own), Some(name)) = (own, own.and_then(Node::text)) else { continue };
+            if let Some(first) = seen.insert(name, own.at) {
+                let numbered = inner.identity != Some("name");
+                let code = if numbered { "config::duplicate_number" } else { "config::duplicate_name" };
+                self.problems.push(
+                    Problem::error(code, own.at, format!("two [[{}]] are called `{name}`", inner.name))
+                        .label("again here")
+                        .other(first, "first here")
+                        .help("give one of them another, or remove it"),
+                );
+                seen.insert(name, first);
+            }
+        }
+    }
+
+    fn step(&mut self, node: &Node) {
+        match &node.value {
+            Value::Table(_) => {
+                let who = node.get("target").and_then(Node::text).map(|t| format!("step \"{t}\"")).unwrap_or_default();
+                self.section(node, &schema::STEP, &who);
+            }
+            Value::Text(_) => self.target(node, Targets::Step),
+            _ => self.wrong_type(
+                node,
+                "a target",
+                "write `\"queue:sales\"` or `{ target = \"queue:sales\", ring = \"15s\" }`",
+            ),
+        }
+    }
+
+    fn target(&mut self, node: &Node, place: Targets) {
+        let Some(text) = node.text() else {
+            self.wrong_type(node, "a target", "write it as kind:name in quotes, e.g. \"extension:121\"");
+            return;
+        };
+        let target = match Parsed::read(text) {
+            Ok(target) => target,
+            Err(wrong) => {
+                let at = node.part(wrong.range);
+                self.problems
+                    .push(Problem::error("config::bad_target", at, wrong.what).label("not a target").help(wrong.help));
+                return;
+            }
+        };
+        if let Some(words) = target.misplaced(place) {
+            self.problems.push(
+                Problem::error("config::wrong_target", node.at, format!("`{text}` cannot stand here"))
+                    .label("not here")
+                    .help(words),
+            );
+            return;
+        }
+        if let Parsed::Number(number) = target
+            && self.names.has(Named::Number, &number.to_string())
+        {
+            let help = "to route it inside, name what its route names";
+            let what = format!("{number} is a number of ours: the call would go out through a trunk and come back");
+            self.problems.push(Problem::warning("config::own_number", node.at, what).label("ours").help(help));
+        }
+        let Parsed::Named(named, name, branch) = target else { return };
+        let start = text.find(':').map_or(0, |i| i + 1);
+        if !self.names.has(named, name) {
+            let known: Vec<&str> = match named {
+                Named::Branch => self.names.of(named).chain(["open"]).collect(),
+                Named::Dealer => self.names.of(named).chain(["nearest"]).collect(),
+                _ => self.names.of(named).collect(),
+            };
+            self.nobody(node.part(start..start + name.len()), named, name, &known, "config::unknown_target");
+        }
+        if let Some(branch) = branch {
+            let at = node.part(start + name.len() + 1..text.len());
+            let known: Vec<&str> = self.names.of(Named::Branch).collect();
+            if !self.names.has(Named::Branch, branch) {
+                self.nobody(at, Named::Branch, branch, &known, "config::unknown_target");
+            } else if !self.names.members.iter().any(|(g, b)| g == name && b.as_deref() == Some(branch))
+                && self.names.has(named, name)
+            {
+                let what = format!("nobody of group `{name}` is in branch `{branch}`");
+                let help = format!(
+                    "give an extension `branch = \"{branch}\"` and `groups = [\"{name}\"]`, or drop `@{branch}`"
+                );
+                self.problems.push(Problem::error("config::unknown_target", at, what).label("nobody there").help(help));
+            }
+        }
+    }
+
+    fn nobody(&mut self, at: Place, named: Named, name: &str, known: &[&str], code: &'static str) {
+        let word = named.word();
+        // The same name may well be something else: queue:121.
+        let elsewhere = NAMED.iter().find(|(.., n)| *n != named && self.names.has(*n, name)).map(|(.., n)| n.word());
+        let make = match named {
+            Named::Group => "a group is made by naming it in an extension's `groups`".to_owned(),
+            _ => format!("there is no [[{word}]] at all yet"),
+        };
+        let help = match (alike(name, known.iter().copied()), elsewhere) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, Some(other)) => format!("there is a {other} called `{name}`"),
+            (None, None) => suggest(name, known.iter().copied(), &make),
+        };
+        self.problems.push(
+            Problem::error(code, at, format!("there is no {word} `{name}`"))
+                .label(format!("no such {word}"))
+                .help(help),
+        );
+    }
+
+    fn wrong_type(&mut self, node: &Node, wanted: &str, help: &str) {
+        let what = format!("this is {}, where {wanted} belongs", node.kind());
+        self.problems.push(
+            Problem::error("config::wrong_type", node.at, what).label(format!("{wanted} belongs here")).help(help),
+        );
+    }
+
+    fn int(&mut self, node: &Node, least: i64, most: i64, key: &Key) {
+        match node.value {
+            Value::Int(Some(n)) if (least..=most).contains(&n) => {}
+            Value::Int(_) if key.name == "schema" => self.problems.push(
+                Problem::error("config::schema", node.at, "this file is written for another version of strowger")
+                    .label("unknown schema")
+                    .help("this version reads `schema = 1`"),
+            ),
+            Value::Int(_) => self.problems.push(
+                Problem::error("config::bad_value", node.at, format!("`{}` is not {least} to {most}", key.name))
+                    .label("out of range")
+                    .help(format!("{}: {least} to {most}", key.about)),
+            ),
+            _ => self.wrong_type(node, "a whole number", "write digits without quotes"),
+        }
+    }
+
+    fn secret(&mut self, node: &Node) {
+        const KEYS: [&str; 4] = ["file", "credential", "env", "default"];
+        const FORMS: &str =
+            "write `{ file = \"…\" }`, `{ credential = \"…\" }`, `{ env = \"…\", default = \"…\" }` or a plain string";
+        match &node.value {
+            Value::Text(_) => {}
+            Value::Table(entries) => {
+                for entry in entries {
+                    if !KEYS.contains(&entry.key.as_str()) {
+                        let help = suggest(&entry.key, KEYS, "");
+                        let what = format!("a secret has no key `{}`", entry.key);
+                        self.problems.push(
+                            Problem::error("config::unknown_key", entry.at, what).label("unknown key").help(help),
+                        );
+                    } else if entry.node.text().is_none() {
+                        self.wrong_type(&entry.node, "a string", "put it into quotes");
+                    }
+                }
+                let count = |names: &[&str]| entries.iter().filter(|e| names.contains(&e.key.as_str())).count();
+                let sources = count(&KEYS[..3]);
+                if sources != 1 || (count(&["default"]) == 1 && count(&["env"]) == 0) {
+                    let what = "a secret comes from one place";
+                    self.problems.push(Problem::error("config::secret", node.at, what).label("which?").help(FORMS));
+                }
+            }
+            _ => self.wrong_type(node, "a secret", FORMS),
+        }
+    }
+
+    fn text(&mut self, node: &Node, kind: &'static Kind, key: &Key, section: &Section) {
+        let Some(text) = node.text() else {
+            let example = match key.need {
+                Need::Required(e) | Need::Default(e) | Need::Optional(e) if !e.is_empty() => {
+                    format!("put it into quotes, e.g. `{} = {e}`", key.name)
+                }
+                _ => "put it into quotes".to_owned(),
+            };
+            self.wrong_type(node, "a string", &example);
+            return;
+        };
+        let bad = |code: &'static str, wrong: Result<(), String>, help: String| {
+            wrong
+                .err()
+                .map(|w| Problem::error(code, node.at, format!("`{}` {w}", shorten(text))).label("here").help(help))
+        };
+        let say = |help: &str| help.to_owned();
+        let problem = match kind {
+            Kind::Words => bad("config::bad_value", value::words(text), say("write it on one line")),
+            Kind::Name => bad("config::bad_value", value::name(text), say("1 to 100 characters")),
+            Kind::Extension => bad("config::bad_value", value::extension(text), say("e.g. \"121\"")),
+            Kind::Duration => bad(
+                "config::bad_duration",
+                value::duration(text).map(drop),
+                say("write a number with ms, s, m, h, d or w: \"300ms\", \"30s\", \"1h30m\", \"180d\""),
+            ),
+            Kind::Size => bad(
+                "config::bad_size",
+                value::size(text).map(drop),
+                say("write e.g. \"512KiB\", \"64MiB\" or \"1GiB\""),
+            ),
+            Kind::Zone => bad("config::bad_zone", value::zone(text).map(drop), zone_help(text)),
+            Kind::Country => bad("config::bad_region", value::country(text), say("by ISO 3166-1, e.g. \"RU\"")),
+            Kind::Region => bad("config::bad_region", value::region(text), region_help(text)),
+            Kind::E164 => bad("config::bad_number", value::e164(text).map(drop), number_help(text)),
+            Kind::Caller => {
+                bad("config::bad_number", value::caller(text), say("write e.g. \"+79131234567\" or \"+7913*\""))
+            }
+            Kind::Address => bad("config::bad_address", value::address(text).map(drop), address_help(text)),
+            Kind::Ip => bad(
+                "config::bad_address",
+                value::ip(text).map(drop),
+                say("write an address without port, e.g. \"203.0.113.7\""),
+            ),
+            Kind::Cidr => bad(
+                "config::bad_cidr",
+                value::cidr(text).map(drop),
+                say("write e.g. \"203.0.113.0/24\" or one address"),
+            ),
+            Kind::Host => bad("config::bad_value", value::host(text), say("e.g. \"office.example\"")),
+            Kind::SipUri => self.sip_uri(node, text),
+            Kind::Header => bad("config::bad_value", header(text), say("e.g. \"X-Called-Number\"")),
+            Kind::Url => {
+                bad("config::bad_url", value::http_url(text), say("write e.g. \"http://127.0.0.1:9000/route\""))
+            }
+            Kind::StoreUrl => store_url(node, text),
+            Kind::Date => bad("config::bad_date", value::date(text).map(drop), say("write \"2026-12-31\"")),
+            Kind::Instant => bad("config::bad_date", value::instant(text).map(drop), say("write \"2026-11-21T00:00\"")),
+            Kind::Hours => bad(
+                "config::bad_hours",
+                value::hours(text).map(drop),
+                say(
+                    "write e.g. \"mon-fri 09:00-18:00\"; until midnight is 24:00, and over midnight are two: \"fri 22:00-24:00\", \"sat 00:00-06:00\"",
+                ),
+            ),
+            Kind::Ports => bad("config::bad_ports", value::ports(text).map(drop), say("write e.g. \"20000-29999\"")),
+            Kind::Park => bad("config::bad_value", value::park(text).map(drop), say("write e.g. \"751-759\"")),
+            Kind::Pattern => bad(
+                "config::bad_pattern",
+                value::pattern(text),
+                say(
+                    "digits and + stand for themselves, X for any digit, a final . for one or more: \"8XXXXXXXXXX\", \"810X.\"",
+                ),
+            ),
+            Kind::Code => bad("config::bad_code", value::code(text), say("1 to 10 of the digits, * and #")),
+            Kind::Path | Kind::Glob => {
+                bad("config::bad_value", path(text), say("name a file or folder, relative to this file"))
+            }
+            Kind::Choice(words) if !words.contains(&text) => Some(
+                Problem::error("config::bad_choice", node.at, format!("`{}` is not a `{}`", shorten(text), key.name))
+                    .label("not one of them")
+                    .help(match alike(text, words.iter().copied()) {
+                        Some(word) => format!("did you mean `{word}`?"),
+                        None => format!("one of: {}", words.join(", ")),
+                    }),
+            ),
+            Kind::Choice(_)
+                if section.name == "listen" && key.name == "transport" && !matches!(text, "udp" | "tcp") =>
+            {
+                Some(
+                    Problem::error("config::not_yet", node.at, format!("{text} is not yet there"))
+                        .label("not yet")
+                        .help("this version listens on udp and tcp; remove this [[listen]] for now"),
+                )
+            }
+            Kind::Choice(_) => None,
+            Kind::Ref(named) => {
+                if !self.names.has(*named, text) {
+                    let known: Vec<&str> = self.names.of(*named).collect();
+                    self.nobody(node.part(0..text.len()), *named, text, &known, "config::unknown_name");
+                }
+                None
+            }
+            Kind::Target(place) => {
+                self.target(node, *place);
+                None
+            }
+            Kind::Bool
+            | Kind::Int(..)
+            | Kind::Secret
+            | Kind::List(_)
+            | Kind::Some(_)
+            | Kind::Steps
+            | Kind::Table(_)
+            | Kind::Tables(_) => None,
+        };
+        self.problems.extend(problem);
+    }
+
+    fn sip_uri(&self, node: &Node, text: &str) -> Option<Problem> {
+        match value::sip_uri(text) {
+            Err(wrong) => Some(
+                Problem::error("config::bad_uri", node.at, format!("`{}` {wrong}", shorten(text)))
+                    .label("not a trunk's URI")
+                    .help("write sip:HOST, sip:HOST:PORT or sip:HOST;transport=tcp"),
+            ),
+            Ok(uri) => {
+                let later = uri.secure || matches!(uri.transport.as_deref(), Some("tls" | "ws" | "wss"));
+                later.then(|| {
+                    Problem::error("config::not_yet", node.at, "trunks over tls, ws and wss are not yet there")
+                        .label("not yet")
+                        .help("use sip: with udp or tcp")
+                })
+            }
+        }
+    }
+}
+
+fn header(text: &str) -> Result<(), String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(token) {
+        Err("is not the name of a header".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+fn path(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') { Err("is not a path".to_owned()) } else { Ok(()) }
+}
+
+fn store_url(node: &Node, text: &str) -> Option<Problem> {
+    if let Some(file) = text.strip_prefix("sqlite:") {
+        let problem = Problem::error("config::bad_url", node.at, "the store has no file").label("no file");
+        return path(file).err().map(|_| problem.help("write sqlite:FILE, e.g. \"sqlite:strowger.db\""));
+    }
+    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+        let problem = Problem::error("config::not_yet", node.at, "PostgreSQL is not yet there").label("not yet");
+        return Some(problem.help("use \"sqlite:strowger.db\" for now"));
+    }
+    let problem =
+        Problem::error("config::bad_url", node.at, format!("`{}` is not a store", shorten(text))).label("not a store");
+    Some(problem.help("write sqlite:FILE, e.g. \"sqlite:strowger.db\""))
+}
+
+fn zone_help(text: &str) -> String {
+    const EXAMPLE: &str = "write the IANA name, e.g. \"Asia/Yekaterinburg\"";
+    let names: Vec<String> = jiff::tz::db().available().map(|n| n.as_str().to_owned()).collect();
+    match alike(text, names.iter().map(String::as_str)) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => EXAMPLE.to_owned(),
+    }
+}
+
+fn region_help(text: &str) -> String {
+    match alike(text, value::RUSSIAN_REGIONS) {
+        Some(name) if text.starts_with("RU") => format!("did you mean `{name}`?"),
+        _ => "write country and part by ISO 3166-2, e.g. \"RU-SVE\"".to_owned(),
+    }
+}
+
+fn number_help(text: &str) -> String {
+    match crate::directory::E164::read(text, "RU") {
+        Some(number) => format!("did you mean `{number}`?"),
+        None => "write + and 7 to 15 digits with the country code, e.g. \"+73433000001\"".to_owned(),
+    }
+}
+
+fn address_help(text: &str) -> String {
+    match text.parse::<std::net::IpAddr>() {
+        Ok(ip) => format!("did you mean `{}`?", std::net::SocketAddr::new(ip, 5060)),
+        Err(_) => "write e.g. \"127.0.0.1:5060\" or \"[::1]:5060\"; 0.0.0.0 for all addresses".to_owned(),
+    }
+}
+
+/// A value as it may stand in a message.
+fn shorten(text: &str) -> String {
+    const MAX_QUOTED: usize = 60;
+    let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_QUOTED).collect();
+    if text.chars().count() > MAX_QUOTED { format!("{clean}…") } else { clean }
+}
