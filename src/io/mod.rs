@@ -7,4 +7,6 @@ pub mod config;
 pub mod engine;
 pub mod metrics;
 pub mod net;
+pub mod record;
+pub mod relay;
 pub mod store;

@@ -11,22 +11,40 @@ pub mod track;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::base::{Rng, Wall};
+
+/// Crockford's base 32.
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// A local RTP port (even); its RTCP port is the next one. It names one end of one stream.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Port(pub u16);
 
-/// A recording, as the core names it; the call record's `recordings[].id` is text of the same number.
+/// A recording, as the core names it ([`RecordingId::mint`]); the call record's `recordings[].id` is text of the same number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RecordingId(pub u128);
+
+impl RecordingId {
+    /// A new id. Like a call's, it begins with the wall clock's milliseconds (48 bits): the file's folder is told by it.
+    pub fn mint(at: Wall, rng: &mut Rng) -> RecordingId {
+        let millis = (at.micros().max(0) as u128 / 1000) & 0xffff_ffff_ffff;
+        RecordingId(millis << 80 | u128::from(rng.bits()) << 16 | u128::from(rng.bits32() & 0xffff))
+    }
+
+    /// When it was minted, to the millisecond.
+    pub fn minted_at(self) -> Wall {
+        Wall::from_micros((self.0 >> 80) as i64 * 1000)
+    }
+}
 
 /// As file names and call records write it: 26 characters of Crockford's base 32 (a ULID).
 impl fmt::Display for RecordingId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
         (0..26).rev().try_for_each(|i| fmt::Write::write_char(f, char::from(DIGITS[(self.0 >> (5 * i)) as usize & 31])))
     }
 }
@@ -47,6 +65,21 @@ pub struct Remote {
     pub sdp: SocketAddr,
     /// Behind NAT: the address that the peer's signalling comes from. Packets from it (any port) may be learnt, once.
     pub nat: Option<IpAddr>,
+}
+
+/// Not the text of a recording's id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not a recording id (26 letters and digits)")]
+pub struct NotAnId;
+
+impl FromStr for RecordingId {
+    type Err = NotAnId;
+    fn from_str(text: &str) -> Result<RecordingId, NotAnId> {
+        let digit = |b: u8| DIGITS.iter().position(|d| *d == b.to_ascii_uppercase()).map(|digit| digit as u128);
+        let add = |sum: u128, b: u8| sum.checked_mul(32)?.checked_add(digit(b)?);
+        let value = (text.len() == 26).then(|| text.bytes().try_fold(0, add)).flatten();
+        value.map(RecordingId).ok_or(NotAnId)
+    }
 }
 
 /// What kind of packets a stream carries.
