@@ -10,3 +10,4 @@ pub mod net;
 pub mod record;
 pub mod relay;
 pub mod store;
+pub mod dns;
