@@ -1,6 +1,7 @@
 //! What reading and writing a message costs: nanoseconds and allocations of a 950-byte INVITE, ours and rsip's side by side.
 //!
 //! `cargo bench --bench wire` prints Criterion's figures, then one line per figure.
+#![allow(clippy::disallowed_methods)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;

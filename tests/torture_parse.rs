@@ -1,5 +1,6 @@
 //! The messages of RFC 4475 and RFC 5118 against the parser, the framer and the door, as far as these layers decide. The live server is
 //! sent the same ones elsewhere.
+#![allow(clippy::disallowed_methods)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
