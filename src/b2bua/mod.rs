@@ -666,11 +666,10 @@ impl B2bua {
         if let Some(refusal) = refusal {
             return self.refuse(key, flow, &msg, &refusal);
         }
-        let session = leg::sdp(&msg).map(|body| Session::parse(&body).map(|s| (s, body))).transpose();
         let relayed = directory.media.relay == Relay::Always;
-        let offer = match session {
-            Ok(offer) => offer.filter(|_| relayed),
-            Err(_) => return self.refuse(key, flow, &msg, &Refusal::status(488)),
+        let body = leg::sdp(&msg).filter(|_| relayed);
+        let Ok(offer) = body.map(|body| Session::parse(&body).map(|s| (s, body))).transpose() else {
+            return self.refuse(key, flow, &msg, &Refusal::status(488));
         };
         self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed);
     }

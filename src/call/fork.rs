@@ -145,8 +145,14 @@ impl Call {
         let mut end = bridge::End::new(cx.rng, place.media);
         let theirs = caller.end.as_ref().and_then(|e| e.last_heard());
         let Some(theirs) = theirs else { return Ok((Some(end), None)) };
-        let body = self.at_desk(cx, |desk| bridge::pass(desk, &theirs, &mut end, None))?;
-        Ok((Some(end), Some(body)))
+        let body = self.at_desk(cx, |desk| bridge::pass(desk, &theirs, &mut end, None));
+        match body {
+            Ok(body) => Ok((Some(end), Some(body))),
+            Err(NoPort) => {
+                self.give_back(cx, end);
+                Err(NoPort)
+            }
+        }
     }
 
     /// Runs something that opens ports or tells the media worker.
@@ -342,8 +348,10 @@ impl Call {
         ringing.legs.retain(|k| *k != key);
         let Some(leg) = legs.get(key) else { return };
         let (peer, number, flow) = (leg.peer.clone(), leg.number, leg.flow());
+        let status = last.status;
         let why = last.reason.clone().unwrap_or_else(|| format!("{} {}", last.status, last.phrase));
-        self.journey.over(cx.now, number, LegResult::of(last.status), Some(why.clone()));
+        let last = last.for_callers();
+        self.journey.over(cx.now, number, LegResult::of(status), Some(why.clone()));
         self.bury(legs, cx, key);
         let State::Ringing(ringing) = &mut self.state else { return };
         if !was_ringing {
@@ -352,7 +360,7 @@ impl Call {
         ringing.note(last.clone());
         match &peer {
             Peer::Extension(number) => {
-                let rejected = matches!(last.status, 486 | 600 | 603);
+                let rejected = matches!(status, 486 | 600 | 603);
                 if rejected && !ringing.spent.contains(number) {
                     ringing.spent.push(number.clone());
                 }
@@ -360,7 +368,7 @@ impl Call {
             Peer::Trunk { trunk: name, .. } => {
                 // The carrier could not take the call at all: its next address, then the next trunk. Any other answer is
                 // the answer of who was called.
-                let cannot = matches!(last.status, 408 | 500 | 502..=504) && !connected;
+                let cannot = matches!(status, 401 | 407 | 408 | 500 | 502..=504) && !connected;
                 cx.switch.trunk_said(cx.now, name, &flow, cannot.then_some(why.as_str()));
                 if cannot {
                     self.plan.why.push(policy::Why::new(format!("trunk {name}"), format!("next tried: {why}")));
@@ -479,6 +487,15 @@ impl Ringing {
 impl Final {
     pub(super) fn new(status: u16, phrase: &str) -> Final {
         Final { status, phrase: phrase.to_owned(), reason: None }
+    }
+
+    /// As a caller may hear it: a redirection or a challenge was meant for us.
+    fn for_callers(self) -> Final {
+        match self.status {
+            300..=399 => Final::new(480, "Temporarily Unavailable"),
+            401 | 407 => Final::new(503, "Service Unavailable"),
+            _ => self,
+        }
     }
 }
 

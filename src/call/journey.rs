@@ -137,18 +137,18 @@ impl Journey {
         }
     }
 
-    /// A leg begins; its number within the call.
+    /// A leg begins; its number within the call, from 1 (the caller is 0).
     pub fn leg(&mut self, now: Now, target: String) -> u32 {
         if self.legs.len() < MAX_LEGS {
             let at_ms = self.offset(now.mono);
             self.legs.push(LegRun { target, at_ms, until_ms: None, result: LegResult::Open, why: None });
         }
-        self.legs.len() as u32 - 1
+        self.legs.len() as u32
     }
 
     /// A leg talks; it goes on.
     pub fn answered(&mut self, leg: u32) {
-        if let Some(leg) = self.legs.get_mut(leg as usize) {
+        if let Some(leg) = self.legs.get_mut(index(leg)) {
             leg.result = LegResult::Answered;
         }
     }
@@ -156,7 +156,7 @@ impl Journey {
     /// A leg is over. The first result stays, but for an answered leg the reason of its end is noted.
     pub fn over(&mut self, now: Now, leg: u32, result: LegResult, why: Option<String>) {
         let at = self.offset(now.mono);
-        let Some(leg) = self.legs.get_mut(leg as usize).filter(|l| l.until_ms.is_none()) else { return };
+        let Some(leg) = self.legs.get_mut(index(leg)).filter(|l| l.until_ms.is_none()) else { return };
         leg.until_ms = Some(at);
         if leg.result == LegResult::Open {
             leg.result = result;
@@ -209,7 +209,7 @@ impl Journey {
         };
         let who = |(number, leg): (usize, &LegRun)| Who {
             target: leg.target.clone(),
-            leg: number as u32,
+            leg: number as u32 + 1,
             at: self.wall_of(leg.at_ms.max(from)),
             until: self.wall_of(leg.until_ms.unwrap_or(end).min(until).max(leg.at_ms.max(from))),
             result: leg.result.as_str().to_owned(),
@@ -225,6 +225,11 @@ impl Journey {
     fn wall_of(&self, ms: u64) -> Wall {
         self.wall + std::time::Duration::from_millis(ms)
     }
+}
+
+/// The caller's number, 0, has no place in the list.
+fn index(leg: u32) -> usize {
+    (leg as usize).wrapping_sub(1)
 }
 
 #[cfg(test)]

@@ -302,8 +302,7 @@ impl Call {
     /// A call begins; the caller's leg stands already. Follow with [`Call::start`].
     pub fn new(opening: Opening, cx: &mut Cx<'_>) -> Call {
         let Opening { key, direction, caller, called, identity, trunk, a, mut plan, max_forwards, worker } = opening;
-        let mut journey = Journey::begin(cx.now, "the call arrived");
-        journey.leg(cx.now, String::from("caller"));
+        let journey = Journey::begin(cx.now, "the call arrived");
         let stages = VecDeque::from(std::mem::take(&mut plan.stages));
         Call {
             key,
@@ -494,12 +493,16 @@ impl Call {
         }
     }
 
+    fn give_back(&self, cx: &mut Cx<'_>, mut end: bridge::End) {
+        let mut commands = Vec::new();
+        let ports = end.close(&mut commands);
+        commands.into_iter().for_each(|c| cx.switch.media(self.worker, c));
+        ports.into_iter().for_each(|p| cx.switch.give_port(cx.now.mono, p));
+    }
+
     fn close_end(&self, cx: &mut Cx<'_>, leg: &mut Leg) {
-        if let Some(mut end) = leg.end.take() {
-            let mut commands = Vec::new();
-            let ports = end.close(&mut commands);
-            commands.into_iter().for_each(|c| cx.switch.media(self.worker, c));
-            ports.into_iter().for_each(|p| cx.switch.give_port(cx.now.mono, p));
+        if let Some(end) = leg.end.take() {
+            self.give_back(cx, end);
         }
         if leg.occupies {
             leg.occupies = false;

@@ -27,7 +27,8 @@ impl Call {
             Event::Bye { reason } => self.end_talk(legs, cx, Some(key), by, reason),
             Event::Lost { because, status } => {
                 let words = because.unwrap_or_else(|| format!("{status}"));
-                self.end_talk(legs, cx, Some(key), By::System, Some(words));
+                // What is lost is told so all the same: it may only be deaf to us.
+                self.end_talk(legs, cx, None, By::System, Some(words));
             }
             Event::Offered { body } => self.offered(legs, cx, key, other, body),
             Event::OfferAnswered { status, phrase, body } => {
