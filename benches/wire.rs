@@ -73,15 +73,13 @@ fn parse(wire: Bytes) -> Message {
 
 /// The INVITE as it leaves on the other side: own Via, tags, Call-ID and Contact, the rest copied.
 fn emit(m: &Message) -> Bytes {
+    let from = m.from();
     let mut w = Writer::request(m.method_text(), m.request_uri());
     w.header(Name::Via, "SIP/2.0/UDP 203.0.113.5:5060;branch=z9hG4bK0a1b2c3d4e5f60718293;rport")
-        .fmt(
-            Name::From,
-            format_args!("{} <{}>;tag={}", m.from().display.unwrap_or(""), m.from().uri, "0a1b2c3d4e5f6071"),
-        )
+        .parts(Name::From, &[from.display.unwrap_or(""), " <", from.uri.raw, ">;tag=", "0a1b2c3d4e5f6071"])
         .copy(m, Name::To)
         .header(Name::CallId, "0a1b2c3d4e5f60718293a4b5c6d7e8f9")
-        .fmt(Name::CSeq, format_args!("{} INVITE", m.cseq().seq))
+        .cseq(m.cseq().seq, "INVITE")
         .header(Name::Contact, "<sip:203.0.113.5:5060>")
         .number(Name::MaxForwards, 69u8)
         .copy(m, Name::Allow)

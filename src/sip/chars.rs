@@ -4,7 +4,7 @@
 pub(super) const TOKEN: u8 = 1;
 /// Letters, digits, `-`, `.`, and `_` (which no host should have, but some do).
 pub(super) const HOST: u8 = 2;
-/// `user` and `password` without `%`, and `#`, which phones send unescaped, and UTF-8.
+/// `user` and `password` without `%`, and `#`, which phones send unescaped.
 pub(super) const USER: u8 = 4;
 /// What stands behind `=` in a header parameter: token, host, and whatever else cannot be mistaken for structure.
 pub(super) const VALUE: u8 = 8;
@@ -44,7 +44,7 @@ const fn build() -> [u8; 256] {
         if alnum || holds(b"-._", c) {
             class |= HOST;
         }
-        if alnum || high || holds(b"-_.!~*'()&=+$,;?/#", c) {
+        if alnum || holds(b"-_.!~*'()&=+$,;?/#", c) {
             class |= USER;
         }
         if c > b' ' && c < 0x7f && !holds(b"\",;<>\\", c) {
@@ -115,6 +115,27 @@ pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+/// The position of the first byte below space at or after `at`, or the end.
+#[inline]
+pub(super) fn control(buf: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    // The lowest byte that it marks is right: a borrow can only come from a byte that is marked itself.
+    let marks = |word: u64| word.wrapping_sub(ONES * 0x20) & !word & (ONES * 0x80);
+    while let Some(piece) = buf.get(at..at + 16) {
+        let (low, high) = piece.split_at(8);
+        let low = marks(u64::from_le_bytes(low.try_into().expect("eight bytes")));
+        let high = marks(u64::from_le_bytes(high.try_into().expect("eight bytes")));
+        if low != 0 {
+            return at + low.trailing_zeros() as usize / 8;
+        }
+        if high != 0 {
+            return at + 8 + high.trailing_zeros() as usize / 8;
+        }
+        at += 16;
+    }
+    at + buf[at..].iter().position(|&c| c < b' ').unwrap_or(buf.len() - at)
 }
 
 /// A decimal number, digits only, at most `max`.

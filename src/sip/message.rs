@@ -186,7 +186,7 @@ impl Message {
 
     /// The topmost Via value.
     pub fn via(&self) -> Via<'_> {
-        Via::scan(self.via.of(&self.wire), |_, _| {}).expect("the parser has read it").0
+        Via::parse_bytes(self.via.of(&self.wire)).expect("the parser has read it").0
     }
 
     /// The branch of the topmost Via.

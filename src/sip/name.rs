@@ -118,6 +118,9 @@ macro_rules! names {
         }
 
         impl Name {
+            /// How many there are, [`Name::Other`] included.
+            pub const COUNT: usize = Name::Other as usize + 1;
+
             /// All known ones.
             pub const ALL: &'static [Name] = &[$(Name::$name),*];
 
@@ -125,6 +128,14 @@ macro_rules! names {
             #[inline]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Name::$name => $text,)* Name::Other => "" }
+            }
+        }
+
+        impl Name {
+            /// How a line of this name begins.
+            #[inline]
+            pub(super) const fn start(self) -> &'static str {
+                match self { $(Name::$name => concat!($text, ": "),)* Name::Other => ": " }
             }
         }
 
@@ -225,53 +236,98 @@ names! {
 /// Slots of the look-up table: a power of two well above the number of spellings, so that probing is short.
 const SLOTS: usize = 512;
 
-/// For each slot the index into [`SPELLINGS`] plus one; 0 is empty.
-static TABLE: [u8; SLOTS] = table();
+/// The longest known spelling, in bytes: three words.
+const LONGEST: usize = 24;
 
-const fn slot(len: usize, first: u8, middle: u8, last: u8) -> usize {
-    let (f, m, l) = ((first | 0x20) as usize, (middle | 0x20) as usize, (last | 0x20) as usize);
-    (len * 37 + f * 59 + m * 7 + l * 131) % SLOTS
+/// A spelling in lower case, filled up with zeros.
+type Words = [u64; 3];
+
+/// Names, hashed by their words.
+static TABLE: [(Words, Name); SLOTS] = table();
+
+const fn slot(words: Words) -> usize {
+    let mixed = words[0] ^ words[1].rotate_left(21) ^ words[2].rotate_left(42);
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOTS.trailing_zeros())) as usize
 }
 
-const fn table() -> [u8; SLOTS] {
-    let mut table = [0u8; SLOTS];
+/// The words of a short text in any case.
+const fn words(text: &[u8]) -> Words {
+    let mut words = [0; 3];
+    let mut i = 0;
+    while i < text.len() {
+        words[i / 8] |= ((text[i] | 0x20) as u64) << (i % 8 * 8);
+        i += 1;
+    }
+    words
+}
+
+const fn table() -> [(Words, Name); SLOTS] {
+    let mut table = [([0; 3], Name::Other); SLOTS];
     let mut i = 0;
     while i < SPELLINGS.len() {
-        let text = SPELLINGS[i].0.as_bytes();
-        let mut at = slot(text.len(), text[0], text[text.len() / 2], text[text.len() - 1]);
-        while table[at] != 0 {
+        let words = words(SPELLINGS[i].0.as_bytes());
+        let mut at = slot(words);
+        while table[at].0[0] != 0 {
             at = (at + 1) % SLOTS;
         }
-        table[at] = i as u8 + 1;
+        table[at] = (words, SPELLINGS[i].1);
         i += 1;
     }
     table
 }
 
-impl Name {
-    /// The longest known spelling, in bytes.
-    const LONGEST: usize = 24;
+#[inline]
+fn look_up(words: Words) -> Name {
+    let mut at = slot(words);
+    loop {
+        let (found, name) = TABLE[at];
+        // An empty slot holds no words and the name of none.
+        if found == words || found[0] == 0 {
+            return name;
+        }
+        at = (at + 1) % SLOTS;
+    }
+}
 
+/// The name that stands at `at` directly before a colon, and its length; None if it is long, or blanks stand before the colon, or the
+/// message ends soon: the careful way finds it then.
+#[inline]
+pub(super) fn prefix(buf: &[u8], at: usize) -> Option<(Name, usize)> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let piece = buf.get(at..at + LONGEST)?;
+    let mut words = [0; 3];
+    for i in 0..3 {
+        let word = u64::from_le_bytes(piece[i * 8..i * 8 + 8].try_into().expect("eight bytes"));
+        let other = word ^ (ONES * b':' as u64);
+        let colon = other.wrapping_sub(ONES) & !other & (ONES * 0x80);
+        if colon != 0 {
+            let before = colon.trailing_zeros() & !7;
+            let mask = (1u64 << before) - 1;
+            // Lower case. A control character could pass for a letter or a hyphen, but there is none: the caller has looked.
+            words[i] = (word | ONES * 0x20) & mask;
+            return Some((look_up(words), i * 8 + before as usize / 8));
+        }
+        words[i] = word | ONES * 0x20;
+    }
+    None
+}
+
+impl Name {
     /// Looks a name up, long or compact, in any case.
-    #[inline]
     pub fn from_bytes(text: &[u8]) -> Name {
-        let len = text.len();
-        if len == 0 || len > Self::LONGEST {
+        if text.is_empty() || text.len() > LONGEST || text.iter().any(|&c| c <= b' ') {
             return Name::Other;
         }
-        let mut at = slot(len, text[0], text[len / 2], text[len - 1]);
-        loop {
-            let index = TABLE[at] as usize;
-            if index == 0 {
-                return Name::Other;
-            }
-            let (spelling, name) = SPELLINGS[index - 1];
-            if spelling.len() == len && (spelling.as_bytes() == text || spelling.as_bytes().eq_ignore_ascii_case(text))
-            {
-                return name;
-            }
-            at = (at + 1) % SLOTS;
-        }
+        look_up(words(text))
+    }
+
+    /// Whether it may occur only once in a message.
+    #[inline]
+    pub(super) const fn is_single(self) -> bool {
+        matches!(
+            self,
+            Name::From | Name::To | Name::CallId | Name::CSeq | Name::MaxForwards | Name::ContentLength | Name::ContentType
+        )
     }
 
     /// Its bit in a message's set of names present; names share bits.
@@ -338,11 +394,13 @@ mod tests {
             assert_eq!(Name::from_bytes(text.as_bytes()), *name, "{text}");
             assert_eq!(Name::from_bytes(text.to_ascii_lowercase().as_bytes()), *name, "{text}");
             assert_eq!(Name::from_bytes(text.to_ascii_uppercase().as_bytes()), *name, "{text}");
+            let line = format!("xx{}: and so on until there is enough", text.to_ascii_uppercase());
+            assert_eq!(prefix(line.as_bytes(), 2), Some((*name, text.len())), "{text}");
         }
         for text in ["", "q", "Viaa", "C%6Fntact", "Call_ID", "X-Custom", "Content-Lengthh"] {
             assert_eq!(Name::from_bytes(text.as_bytes()), Name::Other, "{text}");
         }
-        assert!(SPELLINGS.iter().all(|s| s.0.len() <= Name::LONGEST) && SPELLINGS.len() < 255);
+        assert!(SPELLINGS.iter().all(|s| s.0.len() <= LONGEST) && SPELLINGS.len() < SLOTS / 2);
     }
 
     #[test]

@@ -68,17 +68,17 @@ impl Writer {
                     top = false;
                 }
                 Name::To => {
-                    w.name(Name::To);
-                    w.clean(value);
+                    w.line(&req.wire, line);
                     if let Some(tag) = to_tag
                         && req.to_tag.is_none()
                     {
+                        w.out.truncate(w.out.len() - 2);
                         w.out.extend_from_slice(b";tag=");
                         w.clean(tag.as_bytes());
+                        w.out.extend_from_slice(b"\r\n");
                     }
-                    w.out.extend_from_slice(b"\r\n");
                 }
-                Name::Via | Name::From | Name::CallId | Name::CSeq | Name::Timestamp => w.raw(line.name, value),
+                Name::Via | Name::From | Name::CallId | Name::CSeq | Name::Timestamp => w.line(&req.wire, line),
                 _ => {}
             }
         }
@@ -123,6 +123,26 @@ impl Writer {
         self
     }
 
+    /// Adds a header whose value is made of these pieces.
+    pub fn parts(&mut self, name: Name, pieces: &[&str]) -> &mut Self {
+        self.name(name);
+        for piece in pieces {
+            self.clean(piece.as_bytes());
+        }
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Adds a CSeq.
+    pub fn cseq(&mut self, seq: u32, method: &str) -> &mut Self {
+        self.name(Name::CSeq);
+        self.decimal(u64::from(seq));
+        self.out.push(b' ');
+        self.clean(method.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
     /// Adds a header with a number.
     pub fn number(&mut self, name: Name, value: impl Into<u64>) -> &mut Self {
         self.name(name);
@@ -133,27 +153,20 @@ impl Writer {
 
     /// Copies all lines of a header.
     pub fn copy(&mut self, from: &Message, name: Name) -> &mut Self {
-        if from.has(name) {
-            for value in from.lines(name) {
-                self.raw(name, value);
+        if from.present & name.bit() != 0 {
+            for line in from.lines.iter().filter(|l| l.name == name) {
+                self.line(&from.wire, line);
             }
         }
         self
     }
 
-    /// Copies every line that `take` wants (name, name as written, value), under its canonical name if it has one.
+    /// Copies every line that `take` wants (name, name as written, value).
     pub fn copy_where(&mut self, from: &Message, mut take: impl FnMut(Name, &[u8], &[u8]) -> bool) -> &mut Self {
-        for (name, text, value) in from.all() {
-            if take(name, text, value) {
-                match name {
-                    Name::Other => {
-                        self.out.extend_from_slice(text);
-                        self.out.extend_from_slice(b": ");
-                        self.clean(value);
-                        self.out.extend_from_slice(b"\r\n");
-                    }
-                    name => self.raw(name, value),
-                }
+        let wire: &[u8] = &from.wire;
+        for line in from.lines.iter() {
+            if take(line.name, line.text.of(wire), line.value.of(wire)) {
+                self.line(wire, line);
             }
         }
         self
@@ -184,22 +197,36 @@ impl Writer {
 
     #[inline]
     fn name(&mut self, name: Name) {
-        self.out.extend_from_slice(name.as_str().as_bytes());
-        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(name.start().as_bytes());
     }
 
-    /// A line whose value comes from a parsed message: line ends cannot be in it, and escaped NULs are its own (RFC 4475 3.1.1.2).
+    /// A line of a parsed message: line ends cannot be in its value, and escaped control characters are its own (RFC 4475 3.1.1.2).
+    /// As it stands, unless its name is compact or oddly spaced.
     #[inline]
-    fn raw(&mut self, name: Name, value: &[u8]) {
-        self.name(name);
-        self.out.extend_from_slice(value);
+    fn line(&mut self, wire: &[u8], line: &Line) {
+        let (start, name_end) = (usize::from(line.text.at), usize::from(line.text.at) + usize::from(line.text.len));
+        let (value, end) = (usize::from(line.value.at), usize::from(line.value.at) + usize::from(line.value.len));
+        if line.text.len > 1
+            && value == name_end + 2
+            && wire[name_end] == b':'
+            && wire.get(end..end + 2) == Some(b"\r\n")
+        {
+            self.out.extend_from_slice(&wire[start..end + 2]);
+            return;
+        }
+        match line.name {
+            Name::Other => self.out.extend_from_slice(&wire[start..name_end]),
+            name => self.out.extend_from_slice(name.as_str().as_bytes()),
+        }
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(&wire[value..end]);
         self.out.extend_from_slice(b"\r\n");
     }
 
     /// The one encoder: nothing in a value can end its line.
     #[inline]
     fn clean(&mut self, value: &[u8]) {
-        if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
+        if chars::control(value, 0) == value.len() {
             self.out.extend_from_slice(value);
         } else {
             self.out.extend(value.iter().map(|&c| if matches!(c, b'\r' | b'\n' | 0) { b' ' } else { c }));
@@ -224,7 +251,7 @@ impl Writer {
     fn top_via(&mut self, line: &[u8], remote: SocketAddr) {
         self.name(Name::Via);
         let end = uri::element_end(line);
-        match Via::scan(&line[..end], |_, _| {}) {
+        match Via::parse_bytes(chars::trim(&line[..end])) {
             Ok((via, params_at)) => {
                 let ip = remote.ip().to_canonical();
                 let asked = via.params.has("rport");

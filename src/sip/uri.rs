@@ -49,104 +49,17 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a URI that fills the whole text.
     pub fn parse(raw: &'a str) -> Result<Uri<'a>, Bad> {
-        let b = raw.as_bytes();
-        match b {
-            [b's' | b'S', b'i' | b'I', b'p' | b'P', b':', ..] => Self::hierarchical(raw, Scheme::Sip, 4),
-            [b's' | b'S', b'i' | b'I', b'p' | b'P', b's' | b'S', b':', ..] => Self::hierarchical(raw, Scheme::Sips, 5),
-            [b't' | b'T', b'e' | b'E', b'l' | b'L', b':', ..] => Self::telephone(raw),
-            _ => Self::opaque(raw),
-        }
-    }
-
-    fn hierarchical(raw: &'a str, scheme: Scheme, start: usize) -> Result<Uri<'a>, Bad> {
-        let b = raw.as_bytes();
-        let mut at = start;
-        let (mut user, mut password) = (None, None);
-        if let Some(n) = memchr::memchr(b'@', &b[start..]) {
-            let end = start + n;
-            let colon = memchr::memchr(b':', &b[start..end]).map(|n| start + n);
-            let name_end = colon.unwrap_or(end);
-            if name_end == start || !escaped(&b[start..name_end], chars::USER) {
-                return Err(Bad("user of URI"));
-            }
-            user = Some(&raw[start..name_end]);
-            if let Some(colon) = colon {
-                if !escaped(&b[colon + 1..end], chars::USER) {
-                    return Err(Bad("password of URI"));
-                }
-                password = Some(&raw[colon + 1..end]);
-            }
-            at = end + 1;
-        }
-        let (host, mut at) = host(raw, at)?;
-        let mut port = None;
-        if b.get(at) == Some(&b':') {
-            let digits = run_digits(&b[at + 1..]);
-            port = Some(port_number(&b[at + 1..at + 1 + digits]).ok_or(Bad("port of URI"))?);
-            at += 1 + digits;
-        }
-        let mut params = Params::NONE;
-        if b.get(at) == Some(&b';') {
-            let end = memchr::memchr(b'?', &b[at..]).map_or(b.len(), |n| at + n);
-            params = Params::of_uri(&b[at..end])?;
-            at = end;
-        }
-        let mut headers = None;
-        if b.get(at) == Some(&b'?') {
-            if at + 1 == b.len() || !b[at + 1..].iter().all(|&c| is(c, chars::PARAM)) {
-                return Err(Bad("headers of URI"));
-            }
-            headers = Some(&raw[at + 1..]);
-            at = b.len();
-        }
-        if at != b.len() {
-            return Err(Bad("host of URI"));
-        }
-        Ok(Uri { raw, scheme, user, password, host, port, params, headers })
-    }
-
-    fn telephone(raw: &'a str) -> Result<Uri<'a>, Bad> {
-        let b = raw.as_bytes();
-        let end = memchr::memchr(b';', b).unwrap_or(b.len());
-        let number = &b[4..end];
-        if number.is_empty() || !number.iter().all(|&c| c.is_ascii_hexdigit() || b"+-.()*#".contains(&c)) {
-            return Err(Bad("number of tel URI"));
-        }
-        let params = Params::of_uri(&b[end..])?;
+        let parts = Parts::of(raw.as_bytes())?;
+        let text = |piece: Piece| &raw[piece.0..piece.1];
         Ok(Uri {
             raw,
-            scheme: Scheme::Tel,
-            user: Some(&raw[4..end]),
-            password: None,
-            host: "",
-            port: None,
-            params,
-            headers: None,
-        })
-    }
-
-    fn opaque(raw: &'a str) -> Result<Uri<'a>, Bad> {
-        let b = raw.as_bytes();
-        let colon = memchr::memchr(b':', b).ok_or(Bad("scheme of URI"))?;
-        let scheme = &b[..colon];
-        if !scheme.first().is_some_and(u8::is_ascii_alphabetic)
-            || !scheme.iter().all(|&c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
-        {
-            return Err(Bad("scheme of URI"));
-        }
-        let rest = &b[colon + 1..];
-        if rest.is_empty() || !rest.iter().all(|&c| is(c, chars::VISIBLE) && !b"<>\"\\^`{|}".contains(&c)) {
-            return Err(Bad("opaque part of URI"));
-        }
-        Ok(Uri {
-            raw,
-            scheme: Scheme::Other,
-            user: None,
-            password: None,
-            host: "",
-            port: None,
-            params: Params::NONE,
-            headers: None,
+            scheme: parts.scheme,
+            user: parts.user.map(text),
+            password: parts.password.map(text),
+            host: text(parts.host),
+            port: parts.port,
+            params: Params(&raw.as_bytes()[parts.params.0..parts.params.1]),
+            headers: parts.headers.map(text),
         })
     }
 
@@ -182,6 +95,138 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// From where to where.
+type Piece = (usize, usize);
+
+/// Where the parts of a URI stand: the grammar, on bytes. What it accepts is UTF-8.
+pub(super) struct Parts {
+    scheme: Scheme,
+    user: Option<Piece>,
+    password: Option<Piece>,
+    host: Piece,
+    port: Option<u16>,
+    params: Piece,
+    pub(super) headers: Option<Piece>,
+}
+
+impl Parts {
+    /// Reads a URI that fills all bytes.
+    #[inline]
+    pub(super) fn of(b: &[u8]) -> Result<Parts, Bad> {
+        match b {
+            [b's', b'i', b'p', b':', ..] => Self::hierarchical(b, Scheme::Sip, 4),
+            _ => Self::rare(b),
+        }
+    }
+
+    fn rare(b: &[u8]) -> Result<Parts, Bad> {
+        let begins = |scheme: &[u8]| b.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
+        match () {
+            () if begins(b"sip:") => Self::hierarchical(b, Scheme::Sip, 4),
+            () if begins(b"sips:") => Self::hierarchical(b, Scheme::Sips, 5),
+            () if begins(b"tel:") => Self::telephone(b),
+            () => Self::opaque(b),
+        }
+    }
+
+    #[inline]
+    fn hierarchical(b: &[u8], scheme: Scheme, start: usize) -> Result<Parts, Bad> {
+        let (mut user, mut password) = (None, None);
+        // A user, or else the host and what follows: whatever ends the run tells which.
+        let mut at = start + run(&b[start..], chars::USER);
+        if b.get(at) == Some(&b'@') && at > start {
+            user = Some((start, at));
+            at += 1;
+        } else if let Some(n) = b.get(at).and_then(|_| memchr::memchr(b'@', &b[at..])) {
+            let end = at + n;
+            let colon = memchr::memchr(b':', &b[start..end]).map(|n| start + n);
+            let name_end = colon.unwrap_or(end);
+            if name_end == start || !escaped(&b[start..name_end]) {
+                return Err(Bad("user of URI"));
+            }
+            user = Some((start, name_end));
+            if let Some(colon) = colon {
+                if !escaped(&b[colon + 1..end]) {
+                    return Err(Bad("password of URI"));
+                }
+                password = Some((colon + 1, end));
+            }
+            at = end + 1;
+        } else {
+            at = start;
+        }
+        let (host, mut at) = host(b, at)?;
+        let mut port = None;
+        if b.get(at) == Some(&b':') {
+            let (number, end) = port_number(b, at + 1).ok_or(Bad("port of URI"))?;
+            port = Some(number);
+            at = end;
+        }
+        let mut params = (at, at);
+        if b.get(at) == Some(&b';') {
+            let end = memchr::memchr(b'?', &b[at..]).map_or(b.len(), |n| at + n);
+            uri_params(&b[at..end])?;
+            params = (at, end);
+            at = end;
+        }
+        let mut headers = None;
+        if b.get(at) == Some(&b'?') {
+            if at + 1 == b.len() || !all(&b[at + 1..], chars::PARAM) {
+                return Err(Bad("headers of URI"));
+            }
+            headers = Some((at + 1, b.len()));
+            at = b.len();
+        }
+        if at != b.len() {
+            return Err(Bad("host of URI"));
+        }
+        Ok(Parts { scheme, user, password, host, port, params, headers })
+    }
+
+    fn telephone(b: &[u8]) -> Result<Parts, Bad> {
+        let end = memchr::memchr(b';', b).unwrap_or(b.len());
+        let number = &b[4..end];
+        if number.is_empty() || !number.iter().all(|&c| c.is_ascii_hexdigit() || b"+-.()*#".contains(&c)) {
+            return Err(Bad("number of tel URI"));
+        }
+        uri_params(&b[end..])?;
+        let user = Some((4, end));
+        Ok(Parts { scheme: Scheme::Tel, user, password: None, host: (0, 0), port: None, params: (end, b.len()), headers: None })
+    }
+
+    fn opaque(b: &[u8]) -> Result<Parts, Bad> {
+        let colon = memchr::memchr(b':', b).ok_or(Bad("scheme of URI"))?;
+        let scheme = &b[..colon];
+        if !scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            || !scheme.iter().all(|&c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
+        {
+            return Err(Bad("scheme of URI"));
+        }
+        let rest = &b[colon + 1..];
+        if rest.is_empty() || !rest.iter().all(|&c| is(c, chars::VISIBLE) && !b"<>\"\\^`{|}".contains(&c)) {
+            return Err(Bad("opaque part of URI"));
+        }
+        let (user, password, host, port) = (None, None, (0, 0), None);
+        Ok(Parts { scheme: Scheme::Other, user, password, host, port, params: (0, 0), headers: None })
+    }
+}
+
+/// Checks a URI's parameters: no blanks, no quotes.
+fn uri_params(raw: &[u8]) -> Result<(), Bad> {
+    let mut at = 0;
+    while at < raw.len() {
+        if raw[at] != b';' {
+            return Err(Bad("parameter of URI"));
+        }
+        let n = run(&raw[at + 1..], chars::PARAM);
+        if n == 0 || raw[at + 1] == b'=' {
+            return Err(Bad("parameter of URI"));
+        }
+        at += 1 + n;
+    }
+    Ok(())
+}
+
 impl std::fmt::Display for Uri<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.raw)
@@ -193,15 +238,13 @@ impl std::fmt::Display for Uri<'_> {
 pub struct Params<'a>(&'a [u8]);
 
 impl<'a> Params<'a> {
-    /// No parameters.
-    pub const NONE: Params<'static> = Params(b"");
-
     /// Reads `;name=value` pairs of a header (quotes, and blanks around `;` and `=`, are fine) that fill the text.
     pub fn parse(raw: &'a [u8]) -> Result<Params<'a>, Bad> {
         Self::scan(raw, |_, _| {})
     }
 
     /// The same, showing each parameter (value without its quotes) on the way.
+    #[inline]
     pub(super) fn scan(raw: &'a [u8], mut each: impl FnMut(&'a [u8], &'a [u8])) -> Result<Params<'a>, Bad> {
         let mut at = skip(raw, 0);
         let start = at;
@@ -233,22 +276,6 @@ impl<'a> Params<'a> {
             each(name, value);
         }
         Ok(Params(&raw[start..]))
-    }
-
-    /// Reads a URI's parameters: no blanks, no quotes.
-    fn of_uri(raw: &'a [u8]) -> Result<Params<'a>, Bad> {
-        let mut at = 0;
-        while at < raw.len() {
-            if raw[at] != b';' {
-                return Err(Bad("parameter of URI"));
-            }
-            let n = run(&raw[at + 1..], chars::PARAM);
-            if n == 0 || raw[at + 1] == b'=' {
-                return Err(Bad("parameter of URI"));
-            }
-            at += 1 + n;
-        }
-        Ok(Params(raw))
     }
 
     /// The value of a parameter, without its quotes; a flag gives `""`. Names in any case; the first of several.
@@ -341,49 +368,58 @@ impl<'a> NameAddr<'a> {
 
     /// The same from bytes: only the URI has to be UTF-8.
     pub fn parse_bytes(value: &'a [u8]) -> Result<NameAddr<'a>, Bad> {
-        Self::scan(value, |_, _| {})
+        let value = trim(value);
+        let place = Self::locate(value, |_, _| {})?;
+        let uri = std::str::from_utf8(&value[place.uri.0..place.uri.1]).map_err(|_| Bad("URI is not UTF-8"))?;
+        let display_raw = trim(&value[..place.display_end]);
+        Ok(NameAddr {
+            display: if display_raw.is_empty() { None } else { std::str::from_utf8(display_raw).ok() },
+            display_raw,
+            uri: Uri::parse(uri)?,
+            params: Params(&value[place.params..]),
+        })
     }
 
-    /// The same, showing each header parameter on the way.
-    pub(super) fn scan(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<NameAddr<'a>, Bad> {
-        let value = trim(value);
+    /// Reads one address from trimmed bytes, showing each header parameter on the way.
+    #[inline]
+    pub(super) fn locate(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<Place, Bad> {
         let open;
-        let display_raw;
-        if value.first() == Some(&b'"') {
-            let end = quoted_end(value, 0).ok_or(Bad("quotes of display name"))?;
-            open = skip(value, end);
-            if value.get(open) != Some(&b'<') {
-                return Err(Bad("address behind display name"));
-            }
-            display_raw = &value[..end];
-        } else {
-            match value.iter().position(|&c| c == b'<' || c == b'"') {
-                Some(at) if value[at] == b'<' && all(&value[..at], chars::DISPLAY) => {
-                    open = at;
-                    display_raw = trim(&value[..at]);
+        let display_end;
+        match value.first() {
+            Some(b'<') => (open, display_end) = (0, 0),
+            Some(b'"') => {
+                display_end = quoted_end(value, 0).ok_or(Bad("quotes of display name"))?;
+                open = skip(value, display_end);
+                if value.get(open) != Some(&b'<') {
+                    return Err(Bad("address behind display name"));
                 }
-                Some(at) if !value[..at].contains(&b';') => return Err(Bad("display name")),
-                _ => return Self::bare(value, each),
+            }
+            _ => {
+                let n = run(value, chars::DISPLAY);
+                match value.get(n) {
+                    Some(b'<') => (open, display_end) = (n, n),
+                    None | Some(b';') => return Self::bare(value, each),
+                    Some(_) => return Err(Bad("display name")),
+                }
             }
         }
         let close = memchr::memchr(b'>', &value[open..]).ok_or(Bad("brackets of address"))? + open;
-        let uri = std::str::from_utf8(&value[open + 1..close]).map_err(|_| Bad("URI is not UTF-8"))?;
-        let uri = Uri::parse(uri)?;
-        let params = Params::scan(&value[close + 1..], each)?;
-        let display = if display_raw.is_empty() { None } else { std::str::from_utf8(display_raw).ok() };
-        Ok(NameAddr { display, display_raw, uri, params })
+        Parts::of(&value[open + 1..close])?;
+        let params = skip(value, close + 1);
+        Params::scan(&value[params..], each)?;
+        Ok(Place { display_end, uri: (open + 1, close), params })
     }
 
     /// An address without brackets: what follows `;` belongs to the header, and `?` and `,` may not occur (RFC 3261 20).
-    fn bare(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<NameAddr<'a>, Bad> {
+    fn bare(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<Place, Bad> {
         let end = value.iter().position(|&c| c == b';' || chars::blank(c)).unwrap_or(value.len());
-        let uri = std::str::from_utf8(&value[..end]).map_err(|_| Bad("URI is not UTF-8"))?;
-        if uri.bytes().any(|c| c == b'?' || c == b',') {
+        if value[..end].iter().any(|&c| c == b'?' || c == b',') {
             return Err(Bad("address needs brackets"));
         }
-        let uri = Uri::parse(uri)?;
-        let params = Params::scan(&value[end..], each)?;
-        Ok(NameAddr { display: None, display_raw: &value[..0], uri, params })
+        Parts::of(&value[..end])?;
+        let params = skip(value, end);
+        Params::scan(&value[params..], each)?;
+        Ok(Place { display_end: 0, uri: (0, end), params })
     }
 
     /// The display name for people: quotes and escapes removed, U+FFFD for what is no UTF-8; empty if there is none.
@@ -403,6 +439,13 @@ impl<'a> NameAddr<'a> {
     }
 }
 
+/// Where the parts of an address stand.
+pub(super) struct Place {
+    display_end: usize,
+    uri: Piece,
+    params: usize,
+}
+
 /// One Via value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Via<'a> {
@@ -419,34 +462,42 @@ pub struct Via<'a> {
 impl<'a> Via<'a> {
     /// Reads one Via value that fills the text.
     pub fn parse(text: &'a str) -> Result<Via<'a>, Bad> {
-        Self::scan(text.as_bytes(), |_, _| {}).map(|(via, _)| via)
+        Self::parse_bytes(text.as_bytes()).map(|(via, _)| via)
     }
 
-    /// The same from bytes, showing each parameter on the way; also gives where the parameters begin.
-    pub(super) fn scan(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<(Via<'a>, usize), Bad> {
-        let mut at = match value {
+    /// The same from bytes; also gives where the parameters begin.
+    pub(super) fn parse_bytes(value: &'a [u8]) -> Result<(Via<'a>, usize), Bad> {
+        let place = Self::locate(value, |_, _| {})?;
+        let text = |piece: Piece| std::str::from_utf8(&value[piece.0..piece.1]).map_err(|_| Bad("Via is not UTF-8"));
+        let params = Params(&value[skip(value, place.params)..]);
+        Ok((Via { transport: text(place.transport)?, host: text(place.host)?, port: place.port, params }, place.params))
+    }
+
+    /// Reads one value, showing each parameter on the way.
+    #[inline]
+    pub(super) fn locate(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<ViaPlace, Bad> {
+        let start = match value {
             [b'S', b'I', b'P', b'/', b'2', b'.', b'0', b'/', ..] => 8,
             _ => Self::protocol(value).ok_or(Bad("protocol of Via"))?,
         };
-        let n = run(&value[at..], chars::TOKEN);
-        let after = skip(value, at + n);
-        if n == 0 || after == at + n {
+        let end = start + run(&value[start..], chars::TOKEN);
+        let after = skip(value, end);
+        if end == start || after == end {
             return Err(Bad("transport of Via"));
         }
-        let transport = ascii(&value[at..at + n])?;
-        let end = memchr::memchr(b';', &value[after..]).map_or(value.len(), |n| after + n);
-        let sent_by = ascii(&value[..end])?;
-        let (host, next) = host(sent_by, after).map_err(|_| Bad("host of Via"))?;
-        at = skip(value, next);
+        let (host, params) = host(value, after).map_err(|_| Bad("host of Via"))?;
+        let mut params = params;
         let mut port = None;
-        if value.get(at) == Some(&b':') {
-            at = skip(value, at + 1);
-            let digits = run_digits(&value[at..]);
-            port = Some(port_number(&value[at..at + digits]).ok_or(Bad("port of Via"))?);
-            at += digits;
+        if value.get(params) != Some(&b';') {
+            let at = skip(value, params);
+            if value.get(at) == Some(&b':') {
+                let (number, end) = port_number(value, skip(value, at + 1)).ok_or(Bad("port of Via"))?;
+                port = Some(number);
+                params = end;
+            }
         }
-        let params = Params::scan(&value[at..], each)?;
-        Ok((Via { transport, host, port, params }, at))
+        Params::scan(&value[params..], each)?;
+        Ok(ViaPlace { transport: (start, end), host, port, params })
     }
 
     /// `SIP / 2.0 /` in its long-winded spellings; gives where the transport begins.
@@ -479,6 +530,14 @@ impl<'a> Via<'a> {
         let text = self.params.get("received")?;
         address(text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text))
     }
+}
+
+/// Where the parts of a Via value stand.
+pub(super) struct ViaPlace {
+    transport: Piece,
+    host: Piece,
+    port: Option<u16>,
+    params: usize,
 }
 
 /// Splits a comma list; quotes and angle brackets protect commas. Empty elements are left out.
@@ -528,36 +587,38 @@ pub(super) fn element_end(value: &[u8]) -> usize {
     }
 }
 
-/// A host at `at`: its text without brackets, and where it ends.
+/// A host at `at`: where it stands without brackets, and where what follows it begins.
 #[inline]
-fn host(raw: &str, at: usize) -> Result<(&str, usize), Bad> {
-    let b = raw.as_bytes();
-    if b.get(at) == Some(&b'[') {
-        let n = run(&b[at + 1..], chars::IPV6);
-        let end = at + 1 + n;
-        if n < 2 || n > 47 || b.get(end) != Some(&b']') || !b[at + 1..end].contains(&b':') {
-            return Err(Bad("IPv6 reference"));
+fn host(b: &[u8], at: usize) -> Result<(Piece, usize), Bad> {
+    let rest = b.get(at..).unwrap_or(&[]);
+    match rest.first() {
+        Some(b'[') => {
+            let n = run(&rest[1..], chars::IPV6);
+            if !(2..=47).contains(&n) || rest.get(1 + n) != Some(&b']') || !rest[1..1 + n].contains(&b':') {
+                return Err(Bad("IPv6 reference"));
+            }
+            Ok(((at + 1, at + 1 + n), at + n + 2))
         }
-        return Ok((&raw[at + 1..end], end + 1));
+        Some(b'.' | b'-') | None => Err(Bad("host")),
+        Some(_) => match run(rest, chars::HOST) {
+            n @ 1..=255 => Ok(((at, at + n), at + n)),
+            _ => Err(Bad("host")),
+        },
     }
-    let n = run(b.get(at..).unwrap_or(&[]), chars::HOST);
-    if n == 0 || n > 255 || b[at] == b'.' || b[at] == b'-' {
-        return Err(Bad("host"));
-    }
-    Ok((&raw[at..at + n], at + n))
 }
 
+/// A port at `at`, and where what follows it begins.
 #[inline]
-fn run_digits(bytes: &[u8]) -> usize {
-    bytes.iter().position(|c| !c.is_ascii_digit()).unwrap_or(bytes.len())
-}
-
-#[inline]
-fn port_number(digits: &[u8]) -> Option<u16> {
-    if digits.len() > 5 {
-        return None;
+fn port_number(b: &[u8], at: usize) -> Option<(u16, usize)> {
+    let (mut n, mut end) = (0u32, at);
+    while let Some(c @ b'0'..=b'9') = b.get(end) {
+        n = n * 10 + u32::from(c - b'0');
+        end += 1;
+        if end - at > 5 {
+            return None;
+        }
     }
-    chars::number(digits, u64::from(u16::MAX)).map(|n| n as u16)
+    (end > at && n <= u32::from(u16::MAX)).then_some((n as u16, end))
 }
 
 /// Text of an address; an IPv6 address with the three colons of RFC 3261's grammar is one too.
@@ -569,20 +630,14 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(IpAddr::V6(v6))
 }
 
-#[inline]
-fn ascii(bytes: &[u8]) -> Result<&str, Bad> {
-    std::str::from_utf8(bytes).map_err(|_| Bad("not UTF-8"))
-}
-
-/// Whether every byte is of the class or part of `%HH`.
-#[inline]
-fn escaped(bytes: &[u8], class: u8) -> bool {
-    if all(bytes, class) {
-        return true;
-    }
+/// Whether it is made of `user` characters, `%HH` and UTF-8.
+fn escaped(bytes: &[u8]) -> bool {
     let mut at = 0;
+    let mut high = false;
     while at < bytes.len() {
-        if is(bytes[at], class) {
+        let c = bytes[at];
+        if is(c, chars::USER) || c >= 0x80 {
+            high |= c >= 0x80;
             at += 1;
         } else if let Some([b'%', a, b]) = bytes.get(at..at + 3)
             && a.is_ascii_hexdigit()
@@ -593,7 +648,7 @@ fn escaped(bytes: &[u8], class: u8) -> bool {
             return false;
         }
     }
-    true
+    !high || std::str::from_utf8(bytes).is_ok()
 }
 
 /// Replaces `%HH` once.

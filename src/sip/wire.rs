@@ -4,16 +4,57 @@
 //! Not here: whether a request makes sense to us (`door`).
 
 use bytes::{Buf, Bytes, BytesMut};
-use smallvec::SmallVec;
 
 use super::chars::{self, all, blank, is, skip, trim};
 use super::limits;
 use super::message::{Drop, Head, Line, Malformed, Message, Refusal, Span};
-use super::name::{Method, Name};
-use super::uri::{self, NameAddr, Uri, Via};
+use super::name::{self, Method, Name};
+use super::uri::{self, NameAddr, Via};
 
-/// Index of header lines while reading: on the stack up to the limit.
-type Lines = SmallVec<[Line; limits::HEADERS]>;
+/// Header lines while reading, on the stack.
+struct Lines {
+    lines: [Line; limits::HEADERS],
+    len: usize,
+    /// The first line of each name; [`NONE`] where there is none.
+    first: [u8; Name::COUNT],
+    /// Bits of the names that occur, see [`Name::bit`].
+    present: u64,
+}
+
+/// No line.
+const NONE: u8 = u8::MAX;
+
+impl Lines {
+    fn new() -> Lines {
+        let nothing = Line { text: Span { at: 0, len: 0 }, value: Span { at: 0, len: 0 }, name: Name::Other };
+        Lines { lines: [nothing; limits::HEADERS], len: 0, first: [NONE; Name::COUNT], present: 0 }
+    }
+
+    fn as_slice(&self) -> &[Line] {
+        &self.lines[..self.len]
+    }
+
+    fn value(&self, name: Name) -> Option<Span> {
+        match self.first[name as usize] {
+            NONE => None,
+            at => Some(self.lines[usize::from(at)].value),
+        }
+    }
+
+    /// Adds a line. False: its name has been there before.
+    #[inline]
+    fn push(&mut self, line: Line) -> bool {
+        let first = &mut self.first[line.name as usize];
+        let new = *first == NONE;
+        if new {
+            *first = self.len as u8;
+            self.present |= line.name.bit();
+        }
+        self.lines[self.len] = line;
+        self.len += 1;
+        new
+    }
+}
 
 /// A fault: the status and phrase of its answer. The first one counts.
 type Fault = (u16, &'static str);
@@ -37,10 +78,10 @@ pub(super) fn parse(mut wire: Bytes) -> Result<Message, Malformed> {
     let mut head = scan(&wire, &mut lines);
     if head.folded {
         wire = join(wire);
-        lines.clear();
+        lines = Lines::new();
         head = scan(&wire, &mut lines);
     }
-    interpret(wire, head, lines, fault)
+    interpret(wire, head, &lines, fault)
 }
 
 /// What one pass over the head has found.
@@ -78,40 +119,12 @@ fn scan(buf: &[u8], lines: &mut Lines) -> Scanned {
             fault = Some((400, "Folded Start-Line"));
             break;
         }
-        if lines.len() == limits::HEADERS {
+        if lines.len == limits::HEADERS {
             fault.get_or_insert((400, "Too Many Header Fields"));
             break;
         }
-        let line = &buf[at..end];
-        match memchr::memchr(b':', line) {
-            None => {
-                fault.get_or_insert((400, "Header Field without Colon"));
-            }
-            Some(colon) => {
-                let mut name_end = colon;
-                while name_end > 0 && blank(line[name_end - 1]) {
-                    name_end -= 1;
-                }
-                let text = &line[..name_end];
-                let name = Name::from_bytes(text);
-                if name == Name::Other && (text.is_empty() || text.len() > limits::NAME || !all(text, chars::TOKEN)) {
-                    fault.get_or_insert((400, "Bad Header Field Name"));
-                } else {
-                    let mut from = colon + 1;
-                    let mut to = line.len();
-                    while from < to && blank(line[from]) {
-                        from += 1;
-                    }
-                    while to > from && blank(line[to - 1]) {
-                        to -= 1;
-                    }
-                    lines.push(Line {
-                        text: Span { at: at as u16, len: name_end as u16 },
-                        value: Span { at: (at + from) as u16, len: (to - from) as u16 },
-                        name,
-                    });
-                }
-            }
+        if let Err(phrase) = header(buf, at, end, lines) {
+            fault.get_or_insert((400, phrase));
         }
         at = end + 2;
     }
@@ -119,26 +132,61 @@ fn scan(buf: &[u8], lines: &mut Lines) -> Scanned {
     found
 }
 
-/// The position of the CRLF that ends the line at `from`, or the end of everything. Lone CR, LF, and NUL that is not escaped in a quoted
-/// string (RFC 4475 3.1.1.2) are faults, and part of the line.
+/// Takes the line from `at` to `end` apart.
+#[inline]
+fn header(buf: &[u8], at: usize, end: usize, lines: &mut Lines) -> Result<(), &'static str> {
+    let (name, len, colon) = match name::prefix(buf, at) {
+        Some((name, len)) if name != Name::Other => (name, len, at + len),
+        _ => {
+            let line = &buf[at..end];
+            let colon = memchr::memchr(b':', line).ok_or("Header Field without Colon")?;
+            let text = trim_end(&line[..colon]);
+            let name = Name::from_bytes(text);
+            if name == Name::Other && (text.is_empty() || text.len() > limits::NAME || !all(text, chars::TOKEN)) {
+                return Err("Bad Header Field Name");
+            }
+            (name, text.len(), at + colon)
+        }
+    };
+    let value = trim(buf.get(colon + 1..end).ok_or("Header Field without Colon")?);
+    let line = Line { text: Span { at: at as u16, len: len as u16 }, value: Span::within(buf, value), name };
+    if !lines.push(line) && name.is_single() {
+        return Err(twice(name));
+    }
+    Ok(())
+}
+
+/// Without spaces and tabs at the end.
+fn trim_end(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., last] = bytes
+        && blank(*last)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The position of the CRLF that ends the line at `from`, or the end of everything. Lone CR and LF, and other control characters that are
+/// not escaped in a quoted string (RFC 4475 3.1.1.2), are faults, and part of the line.
 #[inline]
 fn line_end(buf: &[u8], from: usize, fault: &mut Option<Fault>) -> usize {
     let mut at = from;
-    while let Some(n) = memchr::memchr3(b'\r', b'\n', 0, &buf[at..]) {
-        at += n;
-        match buf[at] {
-            b'\r' if buf.get(at + 1) == Some(&b'\n') => return at,
-            0 if at > from && buf[at - 1] == b'\\' => {}
-            0 => {
-                fault.get_or_insert((400, "NUL in Header Field"));
-            }
-            _ => {
+    loop {
+        at = chars::control(buf, at);
+        match buf.get(at) {
+            Some(b'\r') if buf.get(at + 1) == Some(&b'\n') => return at,
+            None => return at,
+            Some(b'\t') => {}
+            Some(b'\r' | b'\n') => {
                 fault.get_or_insert((400, "Bare CR or LF"));
+            }
+            Some(_) if at > from && buf[at - 1] == b'\\' => {}
+            Some(_) => {
+                fault.get_or_insert((400, "Control Character in Header Field"));
             }
         }
         at += 1;
     }
-    buf.len()
 }
 
 /// Replaces the line ends of folded lines by spaces, in place where nobody else holds the buffer.
@@ -180,23 +228,31 @@ fn start_line(line: &[u8]) -> Start {
     if n == 0 || n > limits::METHOD || line.get(n) != Some(&b' ') {
         return Start::NotSip;
     }
-    let trimmed = trim(line);
-    let Some(last) = memchr::memrchr(b' ', trimmed) else { return Start::NotSip };
-    let version = &trimmed[last + 1..];
-    if last <= n || version.len() < 4 || !version[..4].eq_ignore_ascii_case(b"SIP/") {
-        return Start::NotSip;
-    }
-    let uri = &line[n + 1..last];
-    let fault = if !version[4..].eq(b"2.0") {
-        Some((505, "Version Not Supported"))
-    } else if trimmed.len() != line.len() || uri.iter().any(|&c| blank(c)) {
-        Some((400, "Blanks in Request-Line"))
-    } else if uri.len() > limits::URI {
-        Some((414, "Request-URI Too Long"))
-    } else {
-        None
+    let (uri, fault) = match line.strip_suffix(b" SIP/2.0") {
+        Some(rest) if rest.len() > n => (&rest[n + 1..], None),
+        _ => match version(line, n) {
+            Some(found) => found,
+            None => return Start::NotSip,
+        },
     };
+    let fault = if uri.len() > limits::URI { fault.or(Some((414, "Request-URI Too Long"))) } else { fault };
     Start::Request { method: Span { at: 0, len: n as u16 }, uri: Span::within(line, uri), fault }
+}
+
+/// The URI of a request line that does not end in our version, and what is wrong with it. None: it is no request line at all.
+fn version(line: &[u8], method: usize) -> Option<(&[u8], Option<Fault>)> {
+    let trimmed = trim(line);
+    let last = memchr::memrchr(b' ', trimmed)?;
+    let version = &trimmed[last + 1..];
+    if last <= method || version.len() < 4 || !version[..4].eq_ignore_ascii_case(b"SIP/") {
+        return None;
+    }
+    let fault = match &version[4..] {
+        b"2.0" if trimmed.len() != line.len() => Some((400, "Blanks in Request-Line")),
+        b"2.0" => None,
+        _ => Some((505, "Version Not Supported")),
+    };
+    Some((&line[method + 1..last], fault))
 }
 
 fn status_line(line: &[u8]) -> Start {
@@ -214,7 +270,7 @@ fn status_line(line: &[u8]) -> Start {
 }
 
 /// Reads what every message must have.
-fn interpret(wire: Bytes, head: Scanned, lines: Lines, fault: Option<Fault>) -> Result<Message, Malformed> {
+fn interpret(wire: Bytes, head: Scanned, lines: &Lines, fault: Option<Fault>) -> Result<Message, Malformed> {
     let buf: &[u8] = &wire;
     let mut message = Draft { fault, ..Draft::default() };
     match start_line(&buf[..head.start]) {
@@ -233,11 +289,11 @@ fn interpret(wire: Bytes, head: Scanned, lines: Lines, fault: Option<Fault>) -> 
     }
     message.note(head.fault);
     if message.fault.is_none() {
-        message.read(buf, &lines, head.body);
+        message.read(buf, lines, head.body);
     }
     if let Some((status, phrase)) = message.fault {
         let refusal = message.refusal.take().unwrap_or_else(|| Refusal::new(status, phrase));
-        return Err(malformed(wire, &lines, message.status != 0, message.method, refusal));
+        return Err(malformed(wire, lines.as_slice(), message.status != 0, message.method, refusal));
     }
     let Draft {
         status,
@@ -253,7 +309,6 @@ fn interpret(wire: Bytes, head: Scanned, lines: Lines, fault: Option<Fault>) -> 
         call_id,
         seq,
         body_len,
-        present,
         ..
     } = message;
     let mut wire = wire;
@@ -262,7 +317,7 @@ fn interpret(wire: Bytes, head: Scanned, lines: Lines, fault: Option<Fault>) -> 
     }
     Ok(Message {
         lines: lines.as_slice().into(),
-        present,
+        present: lines.present,
         uri,
         method_text,
         via,
@@ -311,7 +366,6 @@ struct Draft {
     call_id: Span,
     seq: u32,
     body_len: usize,
-    present: u64,
     fault: Option<Fault>,
     refusal: Option<Refusal>,
 }
@@ -322,18 +376,6 @@ impl Default for Method {
     }
 }
 
-/// The lines that may occur only once.
-#[derive(Default)]
-struct Once {
-    from: Option<Span>,
-    to: Option<Span>,
-    call_id: Option<Span>,
-    cseq: Option<Span>,
-    max_forwards: Option<Span>,
-    content_length: Option<Span>,
-    content_type: Option<Span>,
-}
-
 impl Draft {
     fn note(&mut self, fault: Option<Fault>) {
         if self.fault.is_none() {
@@ -342,53 +384,33 @@ impl Draft {
     }
 
     /// Reads the header lines; leaves the first fault behind.
-    fn read(&mut self, buf: &[u8], lines: &[Line], body: usize) {
+    fn read(&mut self, buf: &[u8], lines: &Lines, body: usize) {
         if let Err(fault) = self.try_read(buf, lines, body) {
             self.fault = Some(fault);
         }
     }
 
-    fn try_read(&mut self, buf: &[u8], lines: &[Line], body: usize) -> Result<(), Fault> {
-        let mut once = Once::default();
-        let mut via = None;
+    fn try_read(&mut self, buf: &[u8], lines: &Lines, body: usize) -> Result<(), Fault> {
         let mut vias = 0;
-        for line in lines {
-            self.present |= line.name.bit();
-            let slot = match line.name {
-                Name::From => &mut once.from,
-                Name::To => &mut once.to,
-                Name::CallId => &mut once.call_id,
-                Name::CSeq => &mut once.cseq,
-                Name::MaxForwards => &mut once.max_forwards,
-                Name::ContentLength => &mut once.content_length,
-                Name::ContentType => &mut once.content_type,
-                Name::Via => {
-                    vias += count(line.value.of(buf));
-                    via.get_or_insert(line.value);
-                    continue;
-                }
-                _ => continue,
-            };
-            if slot.replace(line.value).is_some() {
-                return Err(twice(line.name));
-            }
+        for line in lines.as_slice().iter().filter(|l| l.name == Name::Via) {
+            vias += count(line.value.of(buf));
         }
         if vias > limits::VIAS {
             return Err((400, "Too Many Via Header Fields"));
         }
-        self.via(buf, via.ok_or((400, "Missing Via Header Field"))?)?;
-        self.from = once.from.ok_or((400, "Missing From Header Field"))?;
+        self.via(buf, lines.value(Name::Via).ok_or((400, "Missing Via Header Field"))?)?;
+        self.from = lines.value(Name::From).ok_or((400, "Missing From Header Field"))?;
         self.from_tag = address(buf, self.from).ok_or((400, "Bad From Header Field"))?;
-        self.to = once.to.ok_or((400, "Missing To Header Field"))?;
+        self.to = lines.value(Name::To).ok_or((400, "Missing To Header Field"))?;
         self.to_tag = address(buf, self.to).ok_or((400, "Bad To Header Field"))?;
-        self.call_id = once.call_id.ok_or((400, "Missing Call-ID Header Field"))?;
+        self.call_id = lines.value(Name::CallId).ok_or((400, "Missing Call-ID Header Field"))?;
         if !identifier(self.call_id.of(buf)) {
             return Err((400, "Bad Call-ID Header Field"));
         }
-        self.cseq(buf, once.cseq.ok_or((400, "Missing CSeq Header Field"))?)?;
+        self.cseq(buf, lines.value(Name::CSeq).ok_or((400, "Missing CSeq Header Field"))?)?;
         let rest = buf.len() - body;
         self.body_len = rest;
-        if let Some(value) = once.content_length {
+        if let Some(value) = lines.value(Name::ContentLength) {
             let length =
                 chars::number(value.of(buf), u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
             if length > rest as u64 {
@@ -397,7 +419,7 @@ impl Draft {
             self.body_len = length as usize;
         }
         if self.status == 0 {
-            self.request(buf, lines, once.max_forwards)?;
+            self.request(buf, lines)?;
         }
         Ok(())
     }
@@ -409,7 +431,7 @@ impl Draft {
         self.via = Span::within(buf, value);
         let mut twice = false;
         let mut branch = None;
-        Via::scan(value, |name, text| {
+        Via::locate(value, |name, text| {
             if name.eq_ignore_ascii_case(b"branch") {
                 twice |= branch.replace(text).is_some();
             }
@@ -449,27 +471,26 @@ impl Draft {
     }
 
     /// What only requests must have.
-    fn request(&mut self, buf: &[u8], lines: &[Line], max_forwards: Option<Span>) -> Result<(), Fault> {
-        let uri = std::str::from_utf8(self.uri.of(buf)).map_err(|_| (400, "Bad Request-URI"))?;
-        let uri = Uri::parse(uri).map_err(|_| (400, "Bad Request-URI"))?;
+    fn request(&mut self, buf: &[u8], lines: &Lines) -> Result<(), Fault> {
+        let uri = uri::Parts::of(self.uri.of(buf)).map_err(|_| (400, "Bad Request-URI"))?;
         if uri.headers.is_some() {
             return Err((400, "Headers in Request-URI"));
         }
-        if let Some(value) = max_forwards
+        if let Some(value) = lines.value(Name::MaxForwards)
             && (value.len == 0 || !value.of(buf).iter().all(u8::is_ascii_digit))
         {
             return Err((400, "Bad Max-Forwards Header Field"));
         }
-        if self.present & Name::Contact.bit() != 0 {
+        if lines.value(Name::Contact).is_some() {
             let mut contacts = 0;
-            for line in lines.iter().filter(|l| l.name == Name::Contact) {
+            for line in lines.as_slice().iter().filter(|l| l.name == Name::Contact) {
                 let value = line.value.of(buf);
                 if value == b"*" && self.method == Method::Register {
                     continue;
                 }
                 for address in uri::list(value) {
                     contacts += 1;
-                    if contacts > limits::CONTACTS || NameAddr::parse_bytes(address).is_err() {
+                    if contacts > limits::CONTACTS || NameAddr::locate(address, |_, _| {}).is_err() {
                         return Err((400, "Bad Contact Header Field"));
                     }
                 }
@@ -483,7 +504,7 @@ impl Draft {
 fn address(buf: &[u8], value: Span) -> Option<Option<Span>> {
     let mut tag: Option<&[u8]> = None;
     let mut twice = false;
-    NameAddr::scan(value.of(buf), |name, text| {
+    NameAddr::locate(value.of(buf), |name, text| {
         if name.eq_ignore_ascii_case(b"tag") {
             twice |= tag.replace(text).is_some();
         }
@@ -509,8 +530,8 @@ fn count(value: &[u8]) -> usize {
     if memchr::memchr(b',', value).is_none() { 1 } else { uri::list(value).count() }
 }
 
-fn twice(name: Name) -> Fault {
-    let phrase = match name {
+fn twice(name: Name) -> &'static str {
+    match name {
         Name::From => "More than One From Header Field",
         Name::To => "More than One To Header Field",
         Name::CallId => "More than One Call-ID Header Field",
@@ -518,8 +539,7 @@ fn twice(name: Name) -> Fault {
         Name::MaxForwards => "More than One Max-Forwards Header Field",
         Name::ContentLength => "More than One Content-Length Header Field",
         _ => "More than One Content-Type Header Field",
-    };
-    (400, phrase)
+    }
 }
 
 /// Cuts a stream into messages (RFC 3261 18.3): by Content-Length, which is mandatory there. Line ends between messages are keep-alives
@@ -711,23 +731,19 @@ fn body_length(head: &[u8]) -> Result<Option<usize>, Fault> {
     if scanned.folded {
         joined = join(Bytes::copy_from_slice(head));
         buf = &joined;
-        lines.clear();
+        lines = Lines::new();
         scanned = scan(buf, &mut lines);
     }
     if let Some(fault) = scanned.fault {
         return Err(fault);
     }
-    let mut lengths = lines.iter().filter(|l| l.name == Name::ContentLength);
-    let Some(value) = lengths.next().map(|l| l.value.of(buf)) else {
-        let via = lines.iter().find(|l| l.name == Name::Via).map_or(&buf[..0], |l| l.value.of(buf));
+    let Some(value) = lines.value(Name::ContentLength).map(|v| v.of(buf)) else {
+        let via = lines.value(Name::Via).map_or(&buf[..0], |v| v.of(buf));
         let top = &via[..uri::element_end(via)];
         let cookie = top.windows(COOKIE.len()).any(|w| w.eq_ignore_ascii_case(COOKIE));
         let request = buf.get(..4).is_some_and(|b| !b.eq_ignore_ascii_case(b"SIP/"));
         return if request && !cookie { Ok(None) } else { Err((400, "Missing Content-Length Header Field")) };
     };
-    if lengths.next().is_some() {
-        return Err(twice(Name::ContentLength));
-    }
     let length = chars::number(value, u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
     Ok(Some(length as usize))
 }
@@ -738,7 +754,7 @@ fn broken(head: &[u8], (status, phrase): Fault) -> Malformed {
     let mut lines = Lines::new();
     if scan(&wire, &mut lines).folded {
         wire = join(wire);
-        lines.clear();
+        lines = Lines::new();
         scan(&wire, &mut lines);
     }
     let line = &wire[..memchr::memmem::find(&wire, b"\r\n").unwrap_or(wire.len())];
@@ -747,7 +763,7 @@ fn broken(head: &[u8], (status, phrase): Fault) -> Malformed {
         Start::BadResponse | Start::Response { .. } => Malformed::dropped(Drop::BadResponse),
         Start::Request { method, .. } => {
             let method = Method::from_bytes(method.of(line));
-            malformed(wire, &lines, false, method, Refusal::new(status, phrase))
+            malformed(wire, lines.as_slice(), false, method, Refusal::new(status, phrase))
         }
     }
 }
