@@ -83,7 +83,18 @@ pub(super) fn all(bytes: &[u8], class: u8) -> bool {
 /// How many bytes from the start are of the class.
 #[inline]
 pub(super) fn run(bytes: &[u8], class: u8) -> usize {
-    bytes.iter().position(|&c| !is(c, class)).unwrap_or(bytes.len())
+    let of = |c: u8| CLASS[c as usize];
+    let mut at = 0;
+    while let Some(&[a, b, c, d]) = bytes.get(at..at + 4) {
+        if of(a) & of(b) & of(c) & of(d) & class == 0 {
+            break;
+        }
+        at += 4;
+    }
+    while at < bytes.len() && is(bytes[at], class) {
+        at += 1;
+    }
+    at
 }
 
 /// Whether `c` is a space or a tab: all that is left of LWS once folds are joined.

@@ -67,6 +67,8 @@ pub(super) struct Line {
     /// The value, trimmed.
     pub(super) value: Span,
     pub(super) name: Name,
+    /// Padding by name, so that an empty index is nothing but zeros.
+    pub(super) zero: u8,
 }
 
 /// A CSeq header.

@@ -112,14 +112,14 @@ macro_rules! names {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
         pub enum Name {
-            $(#[doc = concat!("`", $text, "`")] $name,)*
             /// Any other name.
             Other,
+            $(#[doc = concat!("`", $text, "`")] $name,)*
         }
 
         impl Name {
             /// How many there are, [`Name::Other`] included.
-            pub const COUNT: usize = Name::Other as usize + 1;
+            pub const COUNT: usize = Name::ALL.len() + 1;
 
             /// All known ones.
             pub const ALL: &'static [Name] = &[$(Name::$name),*];
@@ -280,10 +280,10 @@ const fn table() -> [(Words, Name); SLOTS] {
 fn look_up(words: Words) -> Name {
     let mut at = slot(words);
     loop {
-        let (found, name) = TABLE[at];
+        let (found, name) = &TABLE[at];
         // An empty slot holds no words and the name of none.
-        if found == words || found[0] == 0 {
-            return name;
+        if (found[0] ^ words[0]) | (found[1] ^ words[1]) | (found[2] ^ words[2]) == 0 || found[0] == 0 {
+            return *name;
         }
         at = (at + 1) % SLOTS;
     }
@@ -293,24 +293,33 @@ fn look_up(words: Words) -> Name {
 /// message ends soon: the careful way finds it then.
 #[inline]
 pub(super) fn prefix(buf: &[u8], at: usize) -> Option<(Name, usize)> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let piece = buf.get(at..at + LONGEST)?;
-    let mut words = [0; 3];
-    for i in 0..3 {
-        let word = u64::from_le_bytes(piece[i * 8..i * 8 + 8].try_into().expect("eight bytes"));
-        let other = word ^ (ONES * b':' as u64);
-        let colon = other.wrapping_sub(ONES) & !other & (ONES * 0x80);
-        if colon != 0 {
-            let before = colon.trailing_zeros() & !7;
-            let mask = (1u64 << before) - 1;
-            // Lower case. A control character could pass for a letter or a hyphen, but there is none: the caller has looked.
-            words[i] = (word | ONES * 0x20) & mask;
-            return Some((look_up(words), i * 8 + before as usize / 8));
-        }
-        words[i] = word | ONES * 0x20;
+    let piece: &[u8; LONGEST] = buf.get(at..at + LONGEST)?.try_into().expect("24 bytes");
+    let word = |i: usize| u64::from_le_bytes(piece[i * 8..i * 8 + 8].try_into().expect("eight bytes"));
+    let (a, b, c) = (word(0), word(1), word(2));
+    if let Some((a, n)) = until_colon(a) {
+        return Some((look_up([a, 0, 0]), n));
     }
-    None
+    if let Some((b, n)) = until_colon(b) {
+        return Some((look_up([a | BLANKS, b, 0]), n + 8));
+    }
+    let (c, n) = until_colon(c)?;
+    Some((look_up([a | BLANKS, b | BLANKS, c]), n + 16))
 }
+
+/// The bytes of a word in front of its first colon, in lower case, and how many they are. A control character could pass for a letter or a
+/// hyphen, but there is none: the caller has looked.
+#[inline]
+fn until_colon(word: u64) -> Option<(u64, usize)> {
+    let other = word ^ (ONES * b':' as u64);
+    let colon = other.wrapping_sub(ONES) & !other & (ONES * 0x80);
+    let before = colon.trailing_zeros() & !7;
+    (colon != 0).then(|| ((word | BLANKS) & ((1 << (before & 63)) - 1), before as usize / 8))
+}
+
+/// Each byte 1.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+/// Each byte a space: the bit that makes letters small.
+const BLANKS: u64 = ONES * 0x20;
 
 impl Name {
     /// Looks a name up, long or compact, in any case.
@@ -326,7 +335,13 @@ impl Name {
     pub(super) const fn is_single(self) -> bool {
         matches!(
             self,
-            Name::From | Name::To | Name::CallId | Name::CSeq | Name::MaxForwards | Name::ContentLength | Name::ContentType
+            Name::From
+                | Name::To
+                | Name::CallId
+                | Name::CSeq
+                | Name::MaxForwards
+                | Name::ContentLength
+                | Name::ContentType
         )
     }
 

@@ -191,7 +191,15 @@ impl Parts {
         }
         uri_params(&b[end..])?;
         let user = Some((4, end));
-        Ok(Parts { scheme: Scheme::Tel, user, password: None, host: (0, 0), port: None, params: (end, b.len()), headers: None })
+        Ok(Parts {
+            scheme: Scheme::Tel,
+            user,
+            password: None,
+            host: (0, 0),
+            port: None,
+            params: (end, b.len()),
+            headers: None,
+        })
     }
 
     fn opaque(b: &[u8]) -> Result<Parts, Bad> {

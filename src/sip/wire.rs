@@ -26,7 +26,7 @@ const NONE: u8 = u8::MAX;
 
 impl Lines {
     fn new() -> Lines {
-        let nothing = Line { text: Span { at: 0, len: 0 }, value: Span { at: 0, len: 0 }, name: Name::Other };
+        let nothing = Line { text: Span { at: 0, len: 0 }, value: Span { at: 0, len: 0 }, name: Name::Other, zero: 0 };
         Lines { lines: [nothing; limits::HEADERS], len: 0, first: [NONE; Name::COUNT], present: 0 }
     }
 
@@ -148,8 +148,18 @@ fn header(buf: &[u8], at: usize, end: usize, lines: &mut Lines) -> Result<(), &'
             (name, text.len(), at + colon)
         }
     };
-    let value = trim(buf.get(colon + 1..end).ok_or("Header Field without Colon")?);
-    let line = Line { text: Span { at: at as u16, len: len as u16 }, value: Span::within(buf, value), name };
+    let (mut from, mut to) = (colon + 1, end);
+    while from < to && blank(buf[from]) {
+        from += 1;
+    }
+    while from < to && blank(buf[to - 1]) {
+        to -= 1;
+    }
+    if from > to {
+        return Err("Header Field without Colon");
+    }
+    let text = Span { at: at as u16, len: len as u16 };
+    let line = Line { text, value: Span { at: from as u16, len: (to - from) as u16 }, name, zero: 0 };
     if !lines.push(line) && name.is_single() {
         return Err(twice(name));
     }
@@ -296,20 +306,7 @@ fn interpret(wire: Bytes, head: Scanned, lines: &Lines, fault: Option<Fault>) ->
         return Err(malformed(wire, lines.as_slice(), message.status != 0, message.method, refusal));
     }
     let Draft {
-        status,
-        method,
-        method_text,
-        uri,
-        via,
-        branch,
-        from,
-        from_tag,
-        to,
-        to_tag,
-        call_id,
-        seq,
-        body_len,
-        ..
+        status, method, method_text, uri, via, branch, from, from_tag, to, to_tag, call_id, seq, body_len, ..
     } = message;
     let mut wire = wire;
     if wire.len() > head.body + body_len {
