@@ -49,7 +49,7 @@ impl<'a> View<'a> {
             return Some(Cow::Borrowed(node));
         }
         let Need::Default(literal) = self.section.keys.iter().find(|k| k.name == key)?.need else { return None };
-        let root = dom::read(0, &format!("value = {literal}"), &mut Vec::new());
+        let root = dom::read(0, &format!("value = {literal}"), &mut Vec::new(), &mut Vec::new());
         root.get("value").cloned().map(Cow::Owned)
     }
 

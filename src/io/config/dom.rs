@@ -20,12 +20,12 @@ pub struct Node {
 /// A TOML value.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// A string; `raw` where it is written plainly, so that a place inside it can be pointed at.
+    /// A string.
     Text(String),
     /// An integer; none if it does not fit 64 bits.
     Int(Option<i64>),
-    /// A float, as written.
-    Float(String),
+    /// A float; nothing here is one.
+    Float,
     /// A boolean.
     Bool(bool),
     /// A date or time, as written.
@@ -58,7 +58,7 @@ impl Node {
         match &self.value {
             Value::Text(_) => "a string",
             Value::Int(_) => "an integer",
-            Value::Float(_) => "a number",
+            Value::Float => "a number",
             Value::Bool(_) => "true or false",
             Value::Date(_) => "a bare date",
             Value::List(_) => "a list",
@@ -112,26 +112,34 @@ impl Node {
     }
 }
 
-/// Reads one file. What cannot be read is reported, the rest is returned.
-pub fn read(file: u16, text: &str, problems: &mut Vec<Problem>) -> Node {
+/// Reads one file. What cannot be read is reported, the rest is returned; `broken` gets every line (1-based) that a slip
+/// of syntax reaches, whose remains say nothing.
+pub fn read(file: u16, text: &str, problems: &mut Vec<Problem>, broken: &mut Vec<(u16, usize)>) -> Node {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut last = None;
+    let line = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
+    let mut last: Option<usize> = None;
     for error in errors {
-        let at = Place::new(file, error.span().unwrap_or(0..0));
-        // One slip often makes several errors at one byte.
-        if last == Some(at) {
+        let span = error.span().unwrap_or(0..0);
+        let here = line(span.start);
+        let at = Place::new(file, span);
+        let message = error.message().trim().replace('\n', "; ");
+        if message.starts_with("duplicate key") {
+            // Keys that a lost bracket left without their table look doubled.
+            if broken.iter().any(|(f, l)| *f == file && *l <= here) {
+                continue;
+            }
+            let problem = Problem::error("config::duplicate_key", at, message).label("again here");
+            problems.push(problem.help("a key may stand once in its table; remove one of them"));
             continue;
         }
-        last = Some(at);
-        let message = error.message().trim().replace('\n', "; ");
-        let duplicate = message.starts_with("duplicate key");
-        let code = if duplicate { "config::duplicate_key" } else { "config::syntax" };
-        let help = if duplicate {
-            "a key may stand once in its table; remove one of them"
-        } else {
-            "this is not TOML: see https://toml.io for how values are written"
-        };
-        problems.push(Problem::error(code, at, message).help(help));
+        broken.push((file, here + 1));
+        // One slip makes an error in every line that it swallows; the first says it.
+        if last.is_none_or(|l| here > l + 1) {
+            let help =
+                "this is not TOML; a quote or bracket may be missing here or in the line above (https://toml.io)";
+            problems.push(Problem::error("config::syntax", at, message).help(help));
+        }
+        last = Some(here);
     }
     Node { at: Place::new(file, 0..0), value: table_value(file, table.get_ref()) }
 }
@@ -201,7 +209,7 @@ fn mask(node: &Node, secret: bool, bytes: &mut [u8]) {
             }
         }
         Value::List(items) => items.iter().for_each(|item| mask(item, secret, bytes)),
-        Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_) | Value::Date(_) => {}
+        Value::Text(_) | Value::Int(_) | Value::Float | Value::Bool(_) | Value::Date(_) => {}
     }
 }
 
@@ -222,7 +230,7 @@ fn plain(file: u16, value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(int) => Value::Int(i64::from_str_radix(int.as_str(), int.radix()).ok()),
-        DeValue::Float(float) => Value::Float(float.as_str().to_owned()),
+        DeValue::Float(_) => Value::Float,
         DeValue::Boolean(yes) => Value::Bool(*yes),
         DeValue::Datetime(date) => Value::Date(date.to_string()),
         DeValue::Array(items) => Value::List(
@@ -239,7 +247,7 @@ mod tests {
     #[test]
     fn places_are_the_texts_own() {
         let text = "a = \"xyz\"\n[[b]]\nc = 0x1F\n";
-        let root = read(0, text, &mut Vec::new());
+        let root = read(0, text, &mut Vec::new(), &mut Vec::new());
         let a = root.get("a").expect("a");
         assert_eq!(&text[a.at.start as usize..a.at.end as usize], "\"xyz\"");
         assert_eq!(a.part(1..2), Place { file: 0, start: 6, end: 7 });
@@ -251,7 +259,7 @@ mod tests {
     #[test]
     fn secrets_and_control_characters_are_not_quoted() {
         let text = "pasword = \"geheim\" # \u{1b}[31m\u{9b}\n[t]\npassword = { env = \"E\", default = \"geheim\" }\n";
-        let root = read(0, text, &mut Vec::new());
+        let root = read(0, text, &mut Vec::new(), &mut Vec::new());
         let shown = quotable(text, &root);
         assert_eq!(shown.len(), text.len());
         assert!(!shown.contains("geheim") && !shown.contains('\u{1b}') && !shown.contains('\u{9b}'), "{shown}");

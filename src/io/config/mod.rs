@@ -7,6 +7,7 @@
 
 mod build;
 mod check;
+mod defaults;
 mod dom;
 pub mod problem;
 mod schema;
@@ -31,6 +32,8 @@ use problem::{Place, Problem, Report, Severity, Source};
 pub const DEFAULT_PATH: &str = "/etc/strowger/strowger.toml";
 /// Largest configuration file.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
+/// Lines of what is not in force yet, at most; the rest is counted.
+const MAX_NOT_YET: usize = 100;
 /// Files in `conf.d` at most.
 const MAX_FILES: usize = 1000;
 
@@ -110,7 +113,7 @@ impl Config {
 
 /// Every key with type and default, as a file that is itself a valid configuration.
 pub fn defaults() -> String {
-    String::new()
+    defaults::print()
 }
 
 fn files(path: &Path) -> Result<Vec<(PathBuf, String)>, Box<Problem>> {
@@ -152,13 +155,14 @@ fn file(path: &Path) -> Result<String, Box<Problem>> {
 fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>) -> Result<Config, Report> {
     let mut problems = Vec::new();
     let mut sources = Vec::new();
+    let mut broken = Vec::new();
     let mut root: Option<dom::Node> = None;
     let mut folders = Vec::new();
     for (i, (path, text)) in texts.into_iter().enumerate() {
         let file = u16::try_from(i).unwrap_or(u16::MAX);
         // A byte order mark is what editors of one system put in front; TOML has none.
         let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-        let node = dom::read(file, &text, &mut problems);
+        let node = dom::read(file, &text, &mut problems, &mut broken);
         folders.push(path.parent().map(Path::to_owned).unwrap_or_default());
         sources.push(Source { path, text: dom::quotable(&text, &node) });
         match &mut root {
@@ -167,19 +171,13 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>) -> Result<C
         }
     }
     let root = root.unwrap_or_else(|| dom::Node::table(Place::default()));
-    let broken: Vec<(u16, usize)> = problems
-        .iter()
-        .filter_map(|p| {
-            p.at.map(|at| (at.file, sources.get(usize::from(at.file)).map_or(0, |s: &Source| s.line(at.start))))
-        })
-        .collect();
     let folder = |place: Place| folders.get(usize::from(place.file)).cloned().unwrap_or_default();
 
     let names = walk::Names::collect(&root);
     let walk = walk::Walk::over(&root, &names);
     let mut secrets = secret::Secrets::new();
     let mut found = walk.problems;
-    check::across(&root, &names, &folder, env, &mut secrets, &mut found);
+    check::across(&root, &folder, env, &mut secrets, &mut found);
     if !broken.is_empty() {
         // What a slip of syntax swallowed is not missing.
         let swallowed =
@@ -201,6 +199,8 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>) -> Result<C
     let mut config = builder.build();
     let mut not_yet = builder.not_yet;
     not_yet.sort();
+    let more = not_yet.len().saturating_sub(MAX_NOT_YET);
+    not_yet.truncate(MAX_NOT_YET);
     let say = |(at, words): (Place, String)| match report.sources.get(usize::from(at.file)) {
         Some(source) => {
             let file = source.path.file_name().unwrap_or_default().to_string_lossy();
@@ -210,6 +210,9 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>) -> Result<C
     };
     if let Some(directory) = Arc::get_mut(&mut config.directory) {
         directory.not_yet = not_yet.into_iter().map(say).collect();
+        if more > 0 {
+            directory.not_yet.push(format!("… and {more} more"));
+        }
     }
     debug_assert!(report.problems.iter().all(|p| p.severity == Severity::Warning), "errors were returned above");
     config.report = report;

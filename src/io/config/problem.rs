@@ -283,7 +283,8 @@ pub fn alike<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Optio
     let near = |name: &&str| {
         let distance = strsim::damerau_levenshtein(&lower, &name.to_lowercase());
         let limit = (lower.chars().count().max(name.chars().count()) / 3).max(1);
-        (distance <= limit && *name != wrong).then_some(distance)
+        // A letter mistaken is likelier than one left out.
+        (distance <= limit && *name != wrong).then_some((distance, name.len().abs_diff(wrong.len())))
     };
     known.into_iter().filter_map(|name| near(&name).map(|d| (d, name))).min_by_key(|(d, _)| *d).map(|(_, name)| name)
 }

@@ -355,7 +355,7 @@ static TOKEN: Section = Section {
     identity: Some("name"),
     keys: &[
         required("name", Kind::Name, "\"crm\"", "its name in logs"),
-        required("secret", Kind::Secret, "{ file = \"crm.token\" }", "the bearer token"),
+        required("secret", Kind::Secret, "{ env = \"CRM_TOKEN\", default = \"change-me\" }", "the bearer token"),
         required(
             "scopes",
             Kind::List(&Kind::Choice(&[
@@ -539,7 +539,7 @@ static EXTENSION: Section = Section {
     keys: &[
         required("number", Kind::Extension, "\"121\"", "what is dialled to reach it; its SIP user"),
         optional("name", Kind::Name, "\"Anna Smirnova\"", "person or place; else the number"),
-        required("password", Kind::Secret, "{ file = \"121.password\" }", "SIP password"),
+        required("password", Kind::Secret, "{ env = \"EXT_121\", default = \"change-me\" }", "SIP password"),
         optional("branch", Kind::Ref(Named::Branch), "\"main\"", "its branch"),
         default("groups", Kind::List(&Kind::Name), "[]", "its groups; naming one makes it"),
         optional("mobile", Kind::Table(&MOBILE), "{ number = \"+79120000101\" }", "a mobile phone that rings with it")
@@ -667,7 +667,7 @@ static WEBHOOK: Section = Section {
             "[\"call.ended\"]",
             "which; `call.*` for all of a kind, `*` for all",
         ),
-        required("secret", Kind::Secret, "{ file = \"webhook.secret\" }", "signs them"),
+        required("secret", Kind::Secret, "{ env = \"WEBHOOK_SECRET\", default = \"change-me\" }", "signs them"),
     ],
 };
 

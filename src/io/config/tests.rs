@@ -1,10 +1,308 @@
-//! Configurations good and bad.
+//! Configurations good and bad: each broken one with the code, the line and the hint that its author gets.
+
+use std::fmt::Write;
+
+use proptest::prelude::*;
 
 use super::*;
+
+/// A small company that is right; the broken ones are made from it. 44 lines.
+const GOOD: &str = r#"schema = 1
+[node]
+name = "n1"
+[[listen]]
+bind = "127.0.0.1:5060"
+[media]
+ports = "20000-20999"
+[[trunk]]
+name = "carrier"
+uri = ["sip:192.0.2.1:5060"]
+username = "office"
+password = "given"
+[[number]]
+e164 = "+73433000001"
+trunk = "carrier"
+[[branch]]
+name = "ekb"
+region = "RU-SVE"
+[[calendar]]
+name = "office"
+hours = ["mon-fri 09:00-18:00"]
+[[extension]]
+number = "121"
+password = "secret121"
+branch = "ekb"
+groups = ["sales"]
+[[extension]]
+number = "122"
+password = "secret122"
+[[queue]]
+name = "support"
+agents = ["group:sales"]
+[[route]]
+name = "vip"
+when = { caller = "+7913*" }
+to = ["extension:121", "reject:486"]
+[[route]]
+name = "rest"
+to = ["queue:support"]
+[dial]
+intercom = "*80"
+pickup = "*55"
+[dial.in_call]
+record = "*1"
+"#;
+
+/// What is wrong with a text: code, line, help of each.
+fn wrong(text: &str) -> Vec<(&'static str, usize, String)> {
+    let report = match Config::parse(Path::new("test.toml"), text) {
+        Ok(config) => config.report,
+        Err(report) => report,
+    };
+    report.problems.iter().map(|p| (p.code, report.line(p).unwrap_or(0), p.help.clone())).collect()
+}
+
+#[test]
+fn the_good_one_is_good() {
+    assert_eq!(wrong(GOOD), []);
+}
+
+#[test]
+fn every_mistake_has_its_code_line_and_hint() {
+    // (line to replace, by what, code, line that is pointed at, part of the hint)
+    #[rustfmt::skip]
+    let table: &[(usize, &str, &str, usize, &str)] = &[
+        (1, "schema = 2", "config::schema", 1, "`schema = 1`"),
+        (1, "", "config::missing_key", 1, "schema = 1"),
+        (3, "nmae = \"n1\"", "config::unknown_key", 3, "did you mean `name`?"),
+        (3, "name = n1", "config::syntax", 3, "TOML"),
+        (3, "name = \"n1\"\nname = \"n2\"", "config::duplicate_key", 4, "remove one"),
+        (3, "timezone = \"Asia/Ekaterinburg\"", "config::bad_zone", 3, "did you mean `Asia/Yekaterinburg`?"),
+        (3, "ring = \"20s\"", "config::unknown_key", 3, "is a key of [queue"),
+        (3, "ladder = \"64\"", "config::bad_size", 3, "64MiB"),
+        (3, "country = \"Russia\"", "config::bad_region", 3, "\"RU\""),
+        (3, "digest = [\"sha256\"]", "config::bad_choice", 3, "did you mean `sha-256`?"),
+        (5, "bind = \"127.0.0.1\"", "config::bad_address", 5, "did you mean `127.0.0.1:5060`?"),
+        (5, "bind = 5060", "config::wrong_type", 5, "quotes"),
+        (5, "bind = \"127.0.0.1:5060\"\ntransport = \"tls\"", "config::not_yet", 6, "udp and tcp"),
+        (5, "bind = \"127.0.0.1:5060\"\n[[listen]]\nbind = \"127.0.0.1:5060\"", "config::duplicate_listen", 7, "remove"),
+        (5, "bind = \"127.0.0.1:20500\"", "config::bad_ports", 7, "move the range"),
+        (5, "bind = \"0.0.0.0:5060\"", "config::weak_password", 24, "openssl"),
+        (7, "ports = \"20000-20002\"", "config::bad_ports", 7, "a call needs 4"),
+        (7, "ports = \"20999-20000\"", "config::bad_ports", 7, "20000-29999"),
+        (7, "timeout = \"60\"", "config::bad_duration", 7, "\"30s\""),
+        (7, "timeout = 60", "config::wrong_type", 7, "timeout = \"60s\""),
+        (7, "relay = true", "config::wrong_type", 7, "quotes"),
+        (8, "[store]\nurl = \"postgres://db\"\n[[trunk]]", "config::not_yet", 9, "sqlite:"),
+        (9, "max_calls = 5", "config::missing_key", 8, "name = "),
+        (10, "uri = \"192.0.2.1\"", "config::bad_uri", 10, "sip:HOST"),
+        (10, "uri = \"sip:192.0.2.1;transport=tls\"", "config::not_yet", 10, "udp or tcp"),
+        (10, "uri = \"sip:x\"\nallow_from = \"192.0.2.0/33\"", "config::bad_cidr", 11, "203.0.113.0/24"),
+        (10, "uri = \"sip:x\"\nmax_calls = -1", "config::bad_value", 11, "0 to 100000"),
+        (11, "", "config::missing_key", 12, "username"),
+        (12, "password = { fil = \"x\" }", "config::secret", 12, "{ file = "),
+        (12, "password = { file = \"/nonexistent/secret\" }", "config::secret", 12, "first line"),
+        (12, "password = { env = \"STROWGER_NO_SUCH_VARIABLE\" }", "config::secret", 12, "set STROWGER_NO_SUCH"),
+        (12, "password = \"\"", "config::secret", 12, "empty secret"),
+        (14, "e164 = \"83433000001\"", "config::bad_number", 14, "did you mean `+73433000001`?"),
+        (15, "", "config::missing_key", 13, "trunk = "),
+        (15, "trunk = \"carier\"", "config::unknown_name", 15, "did you mean `carrier`?"),
+        (15, "trunk = \"carrier\"\n[[number]]\ne164 = \"+73433000001\"\ntrunk = \"carrier\"", "config::duplicate_number", 17, "another"),
+        (18, "region = \"RU-SVEE\"", "config::bad_region", 18, "did you mean `RU-SVE`?"),
+        (18, "to = \"branch:ekb\"", "config::cycle", 18, "opening hours"),
+        (21, "hours = [\"mon-fry 09:00-18:00\"]", "config::bad_hours", 21, "mon-fri"),
+        (21, "hours = []\nholidays = [\"nowhere/*.json\"]", "config::no_match", 22, "looked in"),
+        (23, "number = \"122\"", "config::duplicate_number", 28, "another"),
+        (23, "number = \"112\"", "config::hides_emergency", 23, "another number"),
+        (24, "password = { env = \"X\", default = \"y\", file = \"z\" }", "config::secret", 24, "{ file = "),
+        (25, "branch = \"ekb1\"", "config::unknown_name", 25, "did you mean `ekb`?"),
+        (26, "groups = \"sales\"", "config::wrong_type", 26, "square brackets"),
+        (31, "name = \"121\"", "config::duplicate_number", 31, "another"),
+        (32, "agents = [\"group:sale\"]", "config::unknown_target", 32, "did you mean `sales`?"),
+        (32, "agents = [\"group:sales@nsk\"]", "config::unknown_target", 32, "known are: ekb"),
+        (32, "agents = []", "config::no_agents", 32, "group:sales"),
+        (32, "agents = [\"queue:support\"]", "config::wrong_target", 32, "only extension:"),
+        (32, "agents = [\"extension:121\"]\noverflow = [\"queue:support\"]", "config::cycle", 33, "opening hours"),
+        (32, "agents = [\"extension:121\"]\nring = \"0s\"", "config::bad_duration", 33, "20s"),
+        (35, "when = { caler = \"+7913*\" }", "config::unknown_key", 35, "did you mean `caller`?"),
+        (35, "when = { calendar = \"office\" }", "config::missing_key", 35, "is = [\"closed\""),
+        (35, "when = { number = \"+73433000002\" }", "config::unknown_name", 35, "did you mean `+73433000001`?"),
+        (35, "", "config::unreachable_route", 38, "put \"vip\" last"),
+        (36, "to = [\"reject:486\", \"extension:121\"]", "config::unreachable_step", 36, "put `reject:486` last"),
+        (36, "to = [\"extension:121\", \"extension:121\"]", "config::unreachable_step", 36, "tried once"),
+        (36, "to = [\"extention:121\"]", "config::bad_target", 36, "did you mean `extension`?"),
+        (36, "to = [\"extension:123\"]", "config::unknown_target", 36, "did you mean `12"),
+        (36, "to = [\"queue:121\"]", "config::unknown_target", 36, "extension called `121`"),
+        (36, "to = [\"reject:200\"]", "config::bad_target", 36, "400 to 699"),
+        (36, "to = [{ target = \"extension:121\", rign = \"5s\" }]", "config::unknown_key", 36, "did you mean `ring`?"),
+        (36, "to = []", "config::no_steps", 36, "reject:480"),
+        (36, "to = [\"number:+73433000001\"]", "config::own_number", 36, "route it inside"),
+        (41, "intercom = \"12\"", "config::overlapping_dial", 41, "begin codes with *"),
+        (41, "outside = \"12X\"", "config::overlapping_dial", 41, "narrower"),
+        (41, "outside = \"8-XXX\"", "config::bad_pattern", 41, "X for any digit"),
+        (41, "intercom = \"*55\"", "config::duplicate_code", 42, "another code"),
+        (41, "park = \"120-129\"", "config::overlapping_dial", 41, "move"),
+        (44, "record = \"*1\"\npark = \"*12\"", "config::duplicate_code", 45, "beginning of another"),
+        (44, "dial = \"*1\"", "config::unknown_key", 44, "known are"),
+    ];
+    let mut failed = String::new();
+    for (line, by, code, at, hint) in table {
+        let lines = GOOD.lines().enumerate().map(|(i, l)| if i + 1 == *line { *by } else { l });
+        let text: String = lines.map(|l| format!("{l}\n")).collect();
+        let found = wrong(&text);
+        if !found.iter().any(|(c, l, h)| c == code && l == at && h.contains(hint)) {
+            let _ = writeln!(failed, "{line} {by:?}\n  wanted {code} line {at} {hint:?}\n  found {found:?}");
+        }
+    }
+    assert!(failed.is_empty(), "\n{failed}");
+}
+
+#[test]
+fn one_mistake_makes_one_error() {
+    for (right, slip) in [
+        ("name = \"n1\"", "nmae = \"n1\""),
+        ("[[queue]]", "[[queue]"),
+        ("agents = [\"group:sales\"]", "agents = [\"group:sales\""),
+        ("agents = [\"group:sales\"]", "agents = \"group:sales]"),
+        ("when = { caller = \"+7913*\" }", "when = { caller = \"+7913*\""),
+        ("trunk = \"carrier\"", "trunk: \"carrier\""),
+        ("[dial]", "[dail]"),
+    ] {
+        let found = wrong(&GOOD.replacen(right, slip, 1));
+        assert_eq!(found.len(), 1, "{slip}: {found:#?}");
+    }
+}
+
+#[test]
+fn defaults_of_secrets_count_on_loopback_only() {
+    let text =
+        GOOD.replace("\"secret122\"", "{ env = \"STROWGER_NO_SUCH_VARIABLE\", default = \"long-enough-for-all\" }");
+    assert_eq!(wrong(&text), []);
+    let open = text.replace("\"secret121\"", "\"long-enough-for-all\"").replace("127.0.0.1:5060", "192.0.2.10:5060");
+    assert_eq!(wrong(&open).iter().map(|w| (w.0, w.1)).collect::<Vec<_>>(), [("config::default_secret", 29)]);
+    let http = text.replace("\"secret121\"", "\"long-enough-for-all\"") + "[http]\nbind = \"0.0.0.0:80\"\n";
+    assert_eq!(wrong(&http).iter().map(|w| (w.0, w.1)).collect::<Vec<_>>(), [("config::default_secret", 29)]);
+    let set = read(vec![(PathBuf::new(), open)], &|name| {
+        (name == "STROWGER_NO_SUCH_VARIABLE").then(|| "long-enough-too".to_owned())
+    });
+    let config = set.expect("a variable that is set counts everywhere");
+    assert_eq!(&*config.directory.extension("122").expect("122").password.0, "long-enough-too");
+}
+
+#[test]
+fn several_files_are_one() {
+    let main = "schema = 1\n[[listen]]\nbind = \"127.0.0.1:5060\"\n[node]\nname = \"a\"\n";
+    let more = "[[extension]]\nnumber = \"121\"\npassword = \"x\"\n[node]\ncountry = \"KZ\"\n";
+    let texts = |more: &str| {
+        vec![(PathBuf::from("a.toml"), main.to_owned()), (PathBuf::from("conf.d/b.toml"), more.to_owned())]
+    };
+    let config = read(texts(more), &|_| None).expect("one configuration");
+    assert_eq!(
+        (config.directory.extensions.len(), &*config.directory.node.country, &*config.directory.node.name),
+        (1, "KZ", "a")
+    );
+    let report = read(texts("[node]\nname = \"b\"\n"), &|_| None).expect_err("a name that stands twice");
+    assert_eq!(
+        report.lines().collect::<Vec<_>>(),
+        ["conf.d/b.toml:2: config::duplicate_key: `name` stands in two files"]
+    );
+}
 
 #[test]
 fn the_office_is_accepted_as_it_stands() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/office.toml");
     let config = Config::load(&path).unwrap_or_else(|r| panic!("{}", r.render(false)));
-    assert_eq!(config.directory.not_yet.len(), 27);
+    let directory = &config.directory;
+    assert_eq!(directory.queue("sales").map(|q| q.agents.iter().map(|a| &**a).collect()), Some(vec!["121", "122"]));
+    assert_eq!((directory.extensions.len(), directory.numbers.len(), directory.routes.len()), (9, 5, 6));
+    assert_eq!(config.data_dir, path.with_file_name("data"));
+    let want = [
+        "office.toml:32: [http]: checked, but the HTTP API and the console are not there yet",
+        "office.toml:45: [numbering]: checked, but regions are not looked up yet",
+        "office.toml:52: `order` of [caller_id]: checked, but only the default number is shown yet",
+        "office.toml:109: [[calendar]] (1): checked, but hours and holidays decide nothing yet",
+        "office.toml:143: `mobile` of extension 121: ignored",
+        "office.toml:195: `vendor` of extension 601: ignored",
+        "office.toml:210: step \"branch:open\" of queue \"sales\": skipped",
+        "office.toml:215: strategy first-free of queue \"production\": rings all",
+        "office.toml:223: [[duty]] (1): checked, but steps with duty: are skipped",
+        "office.toml:228: [[dealer]] (1): checked, but steps with dealer: are skipped",
+        "office.toml:236: [[hook]] (1): checked, but steps with hook: are skipped",
+        "office.toml:244: step \"dealer:nearest\" of route \"8-800 to the nearest dealer\": skipped",
+        "office.toml:248: `calendar`, `is` in `when` of route \"closed\": it never matches",
+        "office.toml:253: `category` in `when` of route \"suppliers\": it never matches",
+        "office.toml:258: `category` in `when` of route \"other partners\": it never matches",
+        "office.toml:263: `category` in `when` of route \"own manager first\": it never matches",
+        "office.toml:271: [[page]] (2): checked, but paging is not there yet",
+        "office.toml:289: dial `intercom` (*80): not known yet",
+        "office.toml:290: dial `forward_on` (*72): not known yet",
+        "office.toml:291: dial `forward_off` (*73): not known yet",
+        "office.toml:292: dial `dnd_on` (*78): not known yet",
+        "office.toml:293: dial `dnd_off` (*79): not known yet",
+        "office.toml:294: dial `pause` (*65): not known yet",
+        "office.toml:295: dial `pickup` (*55): not known yet",
+        "office.toml:296: dial `listen` (*90): not known yet",
+        "office.toml:297: dial `park` (751-759): not known yet",
+        "office.toml:300: [dial.in_call]: checked, but keys pass through to the other side",
+    ];
+    assert_eq!(directory.not_yet, want);
+}
+
+#[test]
+fn a_report_looks_like_this() {
+    let text = GOOD.replace("queue:support", "queue:suport").replace("ports = ", "port = ");
+    let report = Config::parse(Path::new("strowger.toml"), &text).expect_err("two mistakes");
+    assert_eq!(report.to_string(), "2 errors");
+    let want = r#"config::unknown_key
+
+  x [media] has no key `port`
+   ,-[strowger.toml:7:1]
+ 6 | [media]
+ 7 | port = "20000-20999"
+   : ^^|^
+   :   `-- unknown key
+ 8 | [[trunk]]
+   `----
+  help: did you mean `ports`?
+
+config::unknown_target
+
+  x there is no queue `suport`
+    ,-[strowger.toml:39:14]
+ 38 | name = "rest"
+ 39 | to = ["queue:suport"]
+    :              ^^^|^^
+    :                 `-- no such queue
+ 40 | [dial]
+    `----
+  help: did you mean `support`?
+
+"#;
+    assert_eq!(report.render(false), want);
+}
+
+proptest! {
+    #[test]
+    fn no_mutation_of_the_office_panics(cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0usize..12), 1..6)) {
+        const PIECES: [&str; 12] = ["", "\"", "[", "]]", "=", "{", "é", "\u{0}", "0", "\n[[route]]\n", "\"queue:sales\"", "'''"];
+        let mut text = include_str!("../../../fixtures/office.toml").to_owned();
+        for (at, len, piece) in cuts {
+            let mut start = at.index(text.len());
+            while !text.is_char_boundary(start) { start -= 1; }
+            let mut end = (start + len.index(24)).min(text.len());
+            while !text.is_char_boundary(end) { end += 1; }
+            text.replace_range(start..end, PIECES[piece]);
+        }
+        if let Err(report) = Config::parse(Path::new("office.toml"), &text) {
+            prop_assert!(!report.problems.is_empty());
+            let _ = report.render(false);
+        }
+    }
+
+    #[test]
+    fn no_text_panics(text in "[a-z\\[\\]={}\"'\n.#0-9 é]{0,200}") {
+        if let Err(report) = Config::parse(Path::new("x.toml"), &text) {
+            let _ = report.render(true);
+        }
+    }
 }

@@ -377,6 +377,7 @@ impl<'a> Walk<'a> {
     fn text(&mut self, node: &Node, kind: &'static Kind, key: &Key, section: &Section) {
         let Some(text) = node.text() else {
             let example = match key.need {
+                _ if let Value::Date(date) = &node.value => format!("put it into quotes: \"{date}\""),
                 Need::Required(e) | Need::Default(e) | Need::Optional(e) if !e.is_empty() => {
                     format!("put it into quotes, e.g. `{} = {e}`", key.name)
                 }
