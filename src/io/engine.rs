@@ -18,7 +18,7 @@ use super::clock::Clock;
 use super::metrics::{Counter, Metrics};
 use super::net::batch::{BATCH, Inbox};
 use super::net::udp;
-use crate::b2bua::{Action, Ask, CommandId, Event, Notice, QueryId, Save};
+use crate::b2bua::{Action, Ask, B2bua, CommandId, Event, Notice, QueryId, Save};
 use crate::base::{Instant, Now};
 use crate::call::record::RecordId;
 use crate::media;
@@ -35,7 +35,7 @@ const ROUND: usize = 256;
 /// Panics of the core that are logged; later ones are only counted.
 const LOGGED_PANICS: u64 = 100;
 
-/// The core as the engine drives it.
+/// The core as the engine drives it. A trait so that what a panic costs can be tested with a core that panics.
 pub trait Core {
     /// Tells it what happened.
     fn handle(&mut self, now: Now, event: Event);
@@ -43,6 +43,20 @@ pub trait Core {
     fn poll(&mut self) -> Option<Action>;
     /// When it wants [`Event::Tick`].
     fn deadline(&self) -> Option<Instant>;
+}
+
+impl Core for B2bua {
+    fn handle(&mut self, now: Now, event: Event) {
+        B2bua::handle(self, now, event);
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        B2bua::poll(self)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        B2bua::deadline(self)
+    }
 }
 
 /// Where actions go that are not datagrams. None of these may wait.
@@ -109,6 +123,12 @@ impl Inlet {
             Err(Input::Event(event)) => Err(event),
             Err(_) => unreachable!("put gives back what it was given"),
         }
+    }
+
+    /// Gives the core what it must not miss, because it would wait for it forever: news of ports and recordings. There are never
+    /// more of these than ports; should there be, they are dropped and counted.
+    pub fn insist(&self, event: Event) {
+        self.put(Input::Event(event), 16 * QUEUE).ok();
     }
 
     /// As [`Inlet::send`], waiting for room: streams take less than the whole queue.
@@ -237,6 +257,9 @@ impl<C: Core, O: Outside> Engine<C, O> {
     /// Runs until [`Input::Quit`]; gives back the outside, to be closed.
     pub fn run(mut self) -> O {
         let mut ready = [EpollEvent::empty(); 16];
+        // Sets going what the core does of itself: questions to trunks.
+        self.handle(Event::Tick);
+        self.flush();
         loop {
             let timeout = self.timeout();
             let woken = match self.epoll.wait(&mut ready, timeout) {
@@ -326,9 +349,7 @@ impl<C: Core, O: Outside> Engine<C, O> {
                 Some(Input::Drain) => self.leave(),
                 Some(Input::End) => {
                     self.leave();
-                    for id in self.live.iter().copied().collect::<Vec<_>>() {
-                        self.ask(Ask::Hangup(id), Box::new(|_| ()));
-                    }
+                    self.ask(Ask::HangupAll, Box::new(|_| ()));
                 }
                 Some(Input::Quit) => return true,
             }
@@ -469,8 +490,8 @@ mod tests {
                 Event::Received { flow, bytes } => self.out.push_back(Action::Send { flow, bytes }),
                 Event::Tick => self.ticks += 1,
                 Event::FlowLost { .. } => self.lost += 1,
-                Event::Command { id, ask: Ask::Hangup(call) } => {
-                    self.out.push_back(Action::Notify(Notice::Ended(call)));
+                Event::Command { id, ask: Ask::HangupAll } => {
+                    self.out.push_back(Action::Notify(Notice::Ended(RecordId(7))));
                     self.out.push_back(Action::Reply { id, answer: true.into() });
                 }
                 Event::Command { id, .. } => {

@@ -44,6 +44,8 @@ counters! {
     Events => "engine_events",
     /// Events that the engine's queue had no room for.
     QueueFull => "engine_queue_full",
+    /// Commands that a media worker did not take.
+    MediaRefused => "media_commands_refused",
     /// Panics in the core, each of which cost one event.
     Panics => "core_panics",
     /// Stream connections accepted.

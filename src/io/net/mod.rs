@@ -6,7 +6,7 @@ pub mod udp;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -55,7 +55,7 @@ impl Listeners {
         let seen = |bound: SocketAddr| Address {
             transport: entry.transport,
             bound,
-            local: SocketAddr::new(entry.advertise.unwrap_or_else(|| outward(bound.ip())), bound.port()),
+            local: SocketAddr::new(entry.advertise.unwrap_or(bound.ip()), bound.port()),
         };
         let address = match entry.transport {
             Transport::Udp => {
@@ -142,21 +142,6 @@ fn open(bind: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> 
     Ok(socket)
 }
 
-/// The address that a peer sees: `ip` itself, or, where it is "any", the one that this machine's default route leaves by.
-fn outward(ip: IpAddr) -> IpAddr {
-    if !ip.is_unspecified() {
-        return ip;
-    }
-    // Documentation addresses: connecting a UDP socket sends nothing, it only looks up the route.
-    let (any, far) = if ip.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
-    let route = || -> io::Result<IpAddr> {
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(far)?;
-        Ok(socket.local_addr()?.ip())
-    };
-    route().unwrap_or(if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { std::net::Ipv6Addr::LOCALHOST.into() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +161,6 @@ mod tests {
         assert!(listeners.addresses.iter().all(|a| a.bound.port() != 0 && a.local.port() == a.bound.port()));
         assert_eq!((listeners.udp.len(), listeners.tcp.len()), (2, 1));
         assert_eq!(listeners.addresses[2].local.ip().to_string(), "203.0.113.7");
-        assert!(!outward("0.0.0.0".parse().unwrap()).is_unspecified());
     }
 
     #[test]
