@@ -16,7 +16,9 @@ use crate::registrar::Binding;
 
 /// How long a statement waits for another process's lock before the batch goes to the spill file.
 pub const LOCK_WAIT: Duration = Duration::from_millis(100);
-/// Size to which the write-ahead log is cut back, in bytes.
+/// Bytes of a page.
+const PAGE_SIZE: i64 = 8192;
+/// Size of the write-ahead log at which it is put into the database, and to which it is cut back, in bytes.
 const WAL: i64 = 16 << 20;
 
 /// Each brings the schema one version further; never edited once released.
@@ -24,16 +26,16 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE record (
         seq      INTEGER PRIMARY KEY,   -- the cursor
         id       BLOB NOT NULL UNIQUE,  -- 16 bytes, sorts by time
-        started  INTEGER NOT NULL,      -- microseconds since 1970
-        outcome  TEXT NOT NULL,
         json     TEXT NOT NULL
     );
-    CREATE INDEX record_started ON record (started);
-    CREATE TABLE record_number (        -- caller, called, shown
-        number   TEXT NOT NULL,
-        seq      INTEGER NOT NULL,
-        PRIMARY KEY (number, seq)
-    ) WITHOUT ROWID;
+    CREATE TABLE brief (                -- what records are looked for by; small enough to be read through
+        seq      INTEGER PRIMARY KEY,
+        started  INTEGER NOT NULL,      -- microseconds since 1970
+        outcome  TEXT NOT NULL,
+        caller   TEXT,
+        called   TEXT NOT NULL,
+        shown    TEXT
+    );
     CREATE TABLE recording (
         id       TEXT PRIMARY KEY,
         seq      INTEGER NOT NULL
@@ -52,6 +54,8 @@ const MIGRATIONS: &[&str] = &["
 pub struct Sqlite {
     path: PathBuf,
     db: Connection,
+    /// The next record's place. There is only one writer, so it need not be asked for.
+    next: Cursor,
     /// Room for JSON.
     json: Vec<u8>,
 }
@@ -61,13 +65,17 @@ impl Sqlite {
     pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
         let mut db = Connection::open(path)?;
         db.busy_timeout(LOCK_WAIT)?;
+        // Records are longer than rows usually are. Only a new file takes it.
+        db.pragma_update(None, "page_size", PAGE_SIZE)?;
         db.pragma_update(None, "journal_mode", "wal")?;
         // A kill loses nothing; what a power cut may take is bounded by `Store::sync`.
         db.pragma_update(None, "synchronous", "normal")?;
+        db.pragma_update(None, "wal_autocheckpoint", WAL / PAGE_SIZE)?;
         db.pragma_update(None, "journal_size_limit", WAL)?;
         db.set_prepared_statement_cache_capacity(32);
         migrate(&mut db, path)?;
-        Ok(Sqlite { path: path.to_owned(), db, json: Vec::new() })
+        let next = db.query_row("SELECT coalesce(max(seq), 0) + 1 FROM record", [], |row| row.get(0))?;
+        Ok(Sqlite { path: path.to_owned(), db, next, json: Vec::new() })
     }
 
     /// A connection that only reads. The database must exist.
@@ -82,25 +90,27 @@ impl Sqlite {
 impl Store for Sqlite {
     fn apply(&mut self, batch: &[Entry]) -> Result<(), StoreError> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut next = self.next;
         {
-            let mut record = tx.prepare_cached(
-                "INSERT INTO record (id, started, outcome, json) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (id) DO UPDATE SET started = ?2, outcome = ?3, json = ?4 RETURNING seq",
+            let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO record (seq, id, json) VALUES (?1, ?2, ?3)")?;
+            let mut brief = tx.prepare_cached(
+                "INSERT OR REPLACE INTO brief (seq, started, outcome, caller, called, shown) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
-            let mut number = tx.prepare_cached("INSERT OR IGNORE INTO record_number (number, seq) VALUES (?1, ?2)")?;
             for entry in batch {
                 match entry {
                     Entry::Record(r) => {
                         let json = encode(&mut self.json, r)?;
                         let id = r.id.0.to_be_bytes();
-                        let started = r.started_at.micros();
-                        let seq: i64 =
-                            record.query_row(params![id, started, outcome(r.outcome), json], |row| row.get(0))?;
-                        let caller = r.caller.number.as_deref();
-                        let shown = r.shown.as_deref();
-                        for n in [caller, Some(&*r.called.number), shown].into_iter().flatten() {
-                            number.execute(params![n, seq])?;
-                        }
+                        let new = insert.execute(params![next, id, json])? == 1;
+                        let seq = if new {
+                            next += 1;
+                            next - 1
+                        } else {
+                            tx.prepare_cached("UPDATE record SET json = ?2 WHERE id = ?1 RETURNING seq")?
+                                .query_row(params![id, json], |row| row.get(0))?
+                        };
+                        let (started, caller) = (r.started_at.micros(), &r.caller.number);
+                        brief.execute(params![seq, started, outcome(r.outcome), caller, r.called.number, r.shown])?;
                         for recording in &r.recordings {
                             tx.prepare_cached("INSERT OR REPLACE INTO recording (id, seq) VALUES (?1, ?2)")?
                                 .execute(params![recording.id, seq])?;
@@ -123,6 +133,7 @@ impl Store for Sqlite {
             }
         }
         tx.commit()?;
+        self.next = next;
         Ok(())
     }
 
@@ -151,29 +162,29 @@ pub struct SqliteReader {
 
 impl Reader for SqliteReader {
     fn records(&mut self, filter: &Filter) -> Result<Vec<(Cursor, CallRecord)>, StoreError> {
-        let mut sql = String::from("SELECT record.seq, json FROM record");
+        let mut sql = String::from("SELECT seq, json FROM brief JOIN record USING (seq) WHERE seq > ?1");
         let mut values = vec![Value::from(filter.after)];
-        if let Some(number) = &filter.number {
-            sql.push_str(" JOIN record_number USING (seq) WHERE record_number.seq > ?1 AND number = ?2");
-            values.push(Value::from(number.clone()));
-        } else {
-            sql.push_str(" WHERE record.seq > ?1");
-        }
         let mut also = |condition: &str, value: Value| {
             values.push(value);
-            sql.push_str(&format!(" AND {condition} ?{}", values.len()));
+            sql.push_str(&condition.replace("?n", &format!("?{}", values.len())));
         };
+        if let Some(number) = &filter.number {
+            also(" AND (caller = ?n OR called = ?n OR shown = ?n)", Value::from(number.clone()));
+        }
         if let Some(since) = filter.since {
-            also("started >=", Value::from(since.micros()));
+            also(" AND started >= ?n", Value::from(since.micros()));
+            // Ids begin with the millisecond of the start; from the first such id on there is something to find.
+            let first = (since.micros().max(0) as u128 / 1000) << 80;
+            also(" AND seq >= (SELECT min(seq) FROM record WHERE id >= ?n)", Value::from(first.to_be_bytes().to_vec()));
         }
         if let Some(until) = filter.until {
-            also("started <", Value::from(until.micros()));
+            also(" AND started < ?n", Value::from(until.micros()));
         }
         if let Some(wanted) = filter.outcome {
-            also("outcome =", Value::from(outcome(wanted).to_owned()));
+            also(" AND outcome = ?n", Value::from(outcome(wanted).to_owned()));
         }
         let limit = if filter.limit == 0 { PAGE } else { filter.limit.min(PAGE) };
-        sql.push_str(&format!(" ORDER BY record.seq LIMIT {limit}"));
+        sql.push_str(&format!(" ORDER BY seq LIMIT {limit}"));
         let mut statement = self.db.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
         let mut found = Vec::new();
