@@ -95,8 +95,45 @@ impl Sub<Wall> for Wall {
 /// RFC 3339 in UTC with milliseconds, as every outward face shows it.
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3}", self.timestamp())
+        // A call record holds a dozen of them, so the usual years do not go through the general formatter.
+        const USUAL: std::ops::Range<i64> = 0..253_402_200_000_000_000; // 1970 to 9999, within what jiff knows
+        if !USUAL.contains(&self.0) {
+            return write!(f, "{:.3}", self.timestamp());
+        }
+        let (millis, days) = (self.0 / 1000 % 86_400_000, self.0 / 86_400_000_000);
+        let (year, month, day) = civil(days);
+        let (seconds, millis) = (millis / 1000, millis % 1000);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |at: usize, digits: usize, number: i64| {
+            let mut rest = number;
+            for c in text[at..at + digits].iter_mut().rev() {
+                *c = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        };
+        put(0, 4, year);
+        put(5, 2, month);
+        put(8, 2, day);
+        put(11, 2, seconds / 3600);
+        put(14, 2, seconds / 60 % 60);
+        put(17, 2, seconds % 60);
+        put(20, 3, millis);
+        f.write_str(std::str::from_utf8(&text).expect("digits are ASCII"))
     }
+}
+
+/// Year, month and day of a day counted from 1970-01-01, which it may not be before. Years are counted from March on, so
+/// that the leap day is the last one, in eras of 400 years, which are all of the same length.
+fn civil(days: i64) -> (i64, i64, i64) {
+    const ERA: i64 = 146_097;
+    let days = days + 719_468; // since 0000-03-01
+    let (era, day) = (days / ERA, days % ERA);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153; // 0: March
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    (400 * era + year, month, day)
 }
 
 impl fmt::Debug for Wall {
@@ -151,5 +188,19 @@ mod tests {
         let wall = Wall::from_micros(1_795_350_000_123_456);
         assert_eq!(wall.to_string(), "2026-11-22T12:20:00.123Z");
         assert_eq!(Wall::try_from(wall.to_string()).map(Wall::unix).ok(), Some(wall.unix()));
+    }
+
+    #[test]
+    fn stamps_are_what_the_calendar_says() {
+        let general = |wall: Wall| format!("{:.3}", wall.timestamp());
+        // Every day at an odd moment until 2200, then far ones.
+        for day in 0..84_000 {
+            let wall = Wall::from_micros(day * 86_400_000_000 + day * 1_028_571 % 86_400_000_000 + 999);
+            assert_eq!(wall.to_string(), general(wall));
+        }
+        for micros in [0, 253_402_199_999_999_999, -1, 4_107_542_399_999_999, 951_827_696_000_000] {
+            let wall = Wall::from_micros(micros);
+            assert_eq!(wall.to_string(), general(wall), "{micros}");
+        }
     }
 }
