@@ -132,6 +132,19 @@ pub struct Node {
     pub timezone: Label,
 }
 
+impl Node {
+    /// A node with this name and digest realm, which challenges with MD5 and SHA-256 in UTC and knows no national numbers.
+    pub fn new(name: &str, domain: &str) -> Node {
+        Node {
+            name: name.into(),
+            domains: vec![domain.into()],
+            digest: vec![Algorithm::Md5, Algorithm::Sha256],
+            country: "".into(),
+            timezone: "UTC".into(),
+        }
+    }
+}
+
 /// `[[listen]]`.
 #[derive(Clone, Debug)]
 pub struct Listen {
@@ -199,6 +212,26 @@ pub struct Trunk {
     pub did_header: Option<Label>,
     /// Whether numbers of other trunks may be shown on it.
     pub foreign_numbers: bool,
+}
+
+impl Trunk {
+    /// A trunk with one URI and the defaults of the configuration: no password, no limit, numbers in E.164, the caller in From.
+    pub fn new(name: &str, uri: &str) -> Trunk {
+        Trunk {
+            name: name.into(),
+            uris: vec![uri.into()],
+            allow_from: Vec::new(),
+            username: None,
+            password: None,
+            register: false,
+            max_calls: 0,
+            number_format: NumberFormat::E164,
+            caller_id: CallerIdForm::From,
+            trust_identity: true,
+            did_header: None,
+            foreign_numbers: false,
+        }
+    }
 }
 
 /// A password; never printed.
@@ -282,6 +315,23 @@ pub struct Number {
     pub show: bool,
 }
 
+impl Number {
+    /// A number that a trunk owns, with the defaults of the configuration: it may be shown.
+    pub fn new(e164: E164, trunk: &str) -> Number {
+        Number {
+            e164,
+            trunk: trunk.into(),
+            region: None,
+            branch: None,
+            label: None,
+            campaign: None,
+            channel: None,
+            brand: false,
+            show: true,
+        }
+    }
+}
+
 /// `[[extension]]`.
 #[derive(Clone, Debug)]
 pub struct Extension {
@@ -303,6 +353,23 @@ pub struct Extension {
     pub paging: bool,
     /// Whether its calls are recorded, if it says so.
     pub record: Option<Recording>,
+}
+
+impl Extension {
+    /// An extension with the defaults of the configuration: national calls, two at once.
+    pub fn new(number: &str, name: &str, password: &str) -> Extension {
+        Extension {
+            number: number.into(),
+            name: name.into(),
+            password: Secret(password.into()),
+            branch: None,
+            groups: Vec::new(),
+            outbound: Class::National,
+            max_calls: 2,
+            paging: false,
+            record: None,
+        }
+    }
 }
 
 /// `outbound`: class of service.
@@ -389,6 +456,14 @@ pub struct Route {
     pub to: Vec<Step>,
     /// Whether its calls are recorded, if it says so.
     pub record: Option<Recording>,
+}
+
+impl Route {
+    /// A route for every call, to one target.
+    pub fn new(name: &str, target: Target) -> Route {
+        let step = Step { target, ring: None, record: None };
+        Route { name: name.into(), when: When::default(), to: vec![step], record: None }
+    }
 }
 
 /// `when` of a route, as far as it is in force.
