@@ -199,7 +199,7 @@ fn relayed(options: &Options, record: bool) -> io::Result<Row> {
         while ports.len() <= i {
             match reports.recv_timeout(Duration::from_secs(10)) {
                 Ok(Report::Ports(more)) => ports.extend(more),
-                Ok(Report::Media(_)) => {}
+                Ok(Report::Media(_) | Report::Deleted { .. }) => {}
                 Err(_) => return Err(io::Error::other("no RTP ports")),
             }
         }

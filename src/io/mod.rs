@@ -178,7 +178,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         tracing::warn!(%error, "no name server is known: only IP addresses and /etc/hosts names of trunks can be reached");
     }
 
-    let sink = sink(inlet.clone());
+    let sink = sink(inlet.clone(), store.clone(), clock.clone());
     let workers = relay::workers();
     let recording = record::Settings { dir: config.files.recordings.clone(), keep: config.files.keep, writers: 1 };
     let recorder = record::Recorder::start(recording, clock.clone(), sink.clone())
@@ -551,10 +551,11 @@ impl Outside for World {
 }
 
 /// Takes what media threads say into the engine's queue.
-fn sink(inlet: Inlet) -> relay::Sink {
+fn sink(inlet: Inlet, store: store::StoreHandle, clock: Clock) -> relay::Sink {
     Arc::new(move |report| match report {
         relay::Report::Media(output) => inlet.insist(Event::Media(output)),
         relay::Report::Ports(ports) => inlet.insist(Event::PortsReady(ports)),
+        relay::Report::Deleted { recording } => store.mark_deleted(&recording.to_string(), clock.wall()),
     })
 }
 

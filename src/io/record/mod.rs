@@ -9,6 +9,7 @@ pub mod tape;
 pub mod wav;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub use tape::{Control, Tape};
 pub use wav::{parts, path};
 
 use crate::io::clock::Clock;
-use crate::io::relay::Sink;
+use crate::io::relay::{Report, Sink};
 use crate::media::RecordingId;
 use tape::{Block, MAX_BLOCKS};
 
@@ -86,9 +87,10 @@ impl Recorder {
                 if let Some(keep) = settings.keep {
                     let old = clock.wall().micros().saturating_sub(i64::try_from(keep.as_micros()).unwrap_or(i64::MAX));
                     let deleted = delete(&settings.dir, |id| id.minted_at().micros() < old);
-                    if deleted > 0 {
-                        tracing::info!(files = deleted, "recordings older than `keep` deleted");
+                    if !deleted.is_empty() {
+                        tracing::info!(recordings = deleted.len(), "recordings older than `keep` deleted");
                     }
+                    deleted.into_iter().for_each(|recording| sink(Report::Deleted { recording }));
                 }
                 match stopped.recv_timeout(SWEEP) {
                     Err(RecvTimeoutError::Timeout) => {}
@@ -148,13 +150,13 @@ fn newest(dir: &Path) -> Vec<PathBuf> {
     days.iter().rev().take(REPAIR_DAYS).flat_map(|day| files(day)).map(|(_, path)| path).collect()
 }
 
-/// Deletes recordings that are `old`, and days that are empty then; returns how many files.
-fn delete(dir: &Path, old: impl Fn(RecordingId) -> bool) -> usize {
-    let mut deleted = 0;
+/// Deletes recordings that are `old`, and days that are empty then.
+fn delete(dir: &Path, old: impl Fn(RecordingId) -> bool) -> BTreeSet<RecordingId> {
+    let mut deleted = BTreeSet::new();
     for day in days(dir) {
         for (id, path) in files(&day) {
             if old(id) && fs::remove_file(&path).is_ok() {
-                deleted += 1;
+                deleted.insert(id);
             }
         }
         // These succeed for empty folders only.
@@ -211,7 +213,8 @@ mod tests {
         }
         let stranger = path(&dir, ids[0], 1).with_file_name("notes.wav");
         fs::write(&stranger, "mine").expect("written");
-        assert_eq!(delete(&dir, |id| id.minted_at() < ids[2].minted_at()), 2);
+        let deleted = delete(&dir, |id| id.minted_at() < ids[2].minted_at());
+        assert!(deleted.into_iter().eq(ids[..2].iter().copied()));
         let left: Vec<bool> = ids.iter().map(|id| path(&dir, *id, 1).exists()).collect();
         assert_eq!(left, [false, false, true, true]);
         assert!(stranger.exists() && !path(&dir, ids[1], 1).parent().is_some_and(Path::exists));

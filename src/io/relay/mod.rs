@@ -24,7 +24,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::io::clock::Clock;
 use crate::io::record;
-use crate::media::{Command, Output, Port};
+use crate::media::{Command, Output, Port, RecordingId};
 use ports::{BLOCK, Sockets};
 use worker::{Wake, Worker};
 
@@ -45,6 +45,11 @@ pub enum Report {
     Media(Output),
     /// These ports are bound and free from now on.
     Ports(Vec<Port>),
+    /// The files of this recording were deleted for their age.
+    Deleted {
+        /// Which.
+        recording: RecordingId,
+    },
 }
 
 /// The workers, as the engine holds them. Dropped, it ends them and waits for them.
@@ -214,7 +219,7 @@ mod tests {
     use crate::media::codec::{Encoder, NARROW};
     use crate::media::packet::{Header, Sender};
     use crate::media::tone::{self, Tone};
-    use crate::media::{Codec, Kind, PtMap, RecordingId, Remote, Side};
+    use crate::media::{Codec, Kind, PtMap, Remote, Side};
 
     const SSRC: u32 = 0x5157;
 
@@ -244,7 +249,7 @@ mod tests {
             let mut world = World { relay, reports, ports: Vec::new(), phones, ip };
             world.ports = world.wait(|report| match report {
                 Report::Ports(ports) => Some(ports),
-                Report::Media(_) => None,
+                Report::Media(_) | Report::Deleted { .. } => None,
             });
             world
         }
@@ -353,7 +358,7 @@ mod tests {
         }
         let more = world.wait(|report| match report {
             Report::Ports(ports) => Some(ports),
-            Report::Media(_) => None,
+            Report::Media(_) | Report::Deleted { .. } => None,
         });
         assert_eq!(more.first(), Some(&Port(20000 + 2 * BLOCK as u16)));
     }
