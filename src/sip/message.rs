@@ -68,7 +68,7 @@ pub(super) struct Line {
     pub(super) value: Span,
     pub(super) name: Name,
     /// Padding by name, so that an empty index is nothing but zeros.
-    pub(super) zero: u8,
+    pub(super) _zero: u8,
 }
 
 /// A CSeq header.
@@ -107,7 +107,7 @@ impl Message {
 
     /// The request URI as written; empty of a response.
     pub fn request_uri(&self) -> &str {
-        self.str(self.uri)
+        if self.is_request() { self.str(self.uri) } else { "" }
     }
 
     /// The request URI; the parser has checked it, so only a response has none.

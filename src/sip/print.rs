@@ -1,4 +1,4 @@
-//! Writing messages (RFC 3261 section 7). Whatever a value holds, it stays within its line: CR, LF and NUL become spaces on the way.
+//! Writing messages (RFC 3261 section 7). Whatever a value holds, it stays within its line: control characters become spaces on the way.
 //! One allocation a message, of its exact length.
 
 use std::cell::Cell;
@@ -229,7 +229,7 @@ impl Writer {
         if chars::control(value, 0) == value.len() {
             self.out.extend_from_slice(value);
         } else {
-            self.out.extend(value.iter().map(|&c| if matches!(c, b'\r' | b'\n' | 0) { b' ' } else { c }));
+            self.out.extend(value.iter().map(|&c| if c < b' ' && c != b'\t' { b' ' } else { c }));
         }
     }
 

@@ -26,7 +26,7 @@ const NONE: u8 = u8::MAX;
 
 impl Lines {
     fn new() -> Lines {
-        let nothing = Line { text: Span { at: 0, len: 0 }, value: Span { at: 0, len: 0 }, name: Name::Other, zero: 0 };
+        let nothing = Line { text: Span { at: 0, len: 0 }, value: Span { at: 0, len: 0 }, name: Name::Other, _zero: 0 };
         Lines { lines: [nothing; limits::HEADERS], len: 0, first: [NONE; Name::COUNT], present: 0 }
     }
 
@@ -159,7 +159,7 @@ fn header(buf: &[u8], at: usize, end: usize, lines: &mut Lines) -> Result<(), &'
         return Err("Header Field without Colon");
     }
     let text = Span { at: at as u16, len: len as u16 };
-    let line = Line { text, value: Span { at: from as u16, len: (to - from) as u16 }, name, zero: 0 };
+    let line = Line { text, value: Span { at: from as u16, len: (to - from) as u16 }, name, _zero: 0 };
     if !lines.push(line) && name.is_single() {
         return Err(twice(name));
     }
@@ -434,7 +434,7 @@ impl Draft {
             }
         })
         .map_err(|_| bad)?;
-        if let Some(branch) = branch.filter(|b| !b.is_empty()) {
+        if let Some(branch) = branch {
             // Nothing behind the cookie: two such transactions could not be told apart (RFC 4475 3.2.1).
             if !identifier(branch) || branch.eq_ignore_ascii_case(COOKIE) {
                 return Err(bad);
@@ -511,8 +511,8 @@ fn address(buf: &[u8], value: Span) -> Option<Option<Span>> {
         return None;
     }
     match tag {
-        Some(t) if !t.is_empty() => identifier(t).then(|| Some(Span::within(buf, t))),
-        _ => Some(None),
+        Some(t) => identifier(t).then(|| Some(Span::within(buf, t))),
+        None => Some(None),
     }
 }
 
@@ -521,10 +521,19 @@ fn identifier(text: &[u8]) -> bool {
     !text.is_empty() && text.len() <= limits::IDENTIFIER && all(text, chars::VISIBLE)
 }
 
-/// How many values a line has.
+/// How many values a line has, empty ones included.
 #[inline]
-fn count(value: &[u8]) -> usize {
-    if memchr::memchr(b',', value).is_none() { 1 } else { uri::list(value).count() }
+fn count(mut value: &[u8]) -> usize {
+    let mut n = 1;
+    while memchr::memchr(b',', value).is_some() {
+        let end = uri::element_end(value);
+        if end >= value.len() || n > limits::VIAS {
+            break;
+        }
+        value = &value[end + 1..];
+        n += 1;
+    }
+    n
 }
 
 fn twice(name: Name) -> &'static str {
@@ -739,7 +748,11 @@ fn body_length(head: &[u8]) -> Result<Option<usize>, Fault> {
         let top = &via[..uri::element_end(via)];
         let cookie = top.windows(COOKIE.len()).any(|w| w.eq_ignore_ascii_case(COOKIE));
         let request = buf.get(..4).is_some_and(|b| !b.eq_ignore_ascii_case(b"SIP/"));
-        return if request && !cookie { Ok(None) } else { Err((400, "Missing Content-Length Header Field")) };
+        return if request && !cookie && !via.is_empty() {
+            Ok(None)
+        } else {
+            Err((400, "Missing Content-Length Header Field"))
+        };
     };
     let length = chars::number(value, u64::from(u32::MAX)).ok_or((400, "Bad Content-Length Header Field"))?;
     Ok(Some(length as usize))
@@ -809,5 +822,212 @@ mod tests {
         assert_eq!(answer.via().received(), Some("10.0.0.9".parse().unwrap()));
         assert_eq!(answer.via().rport(), Some(Some(40000)));
         assert_eq!(answer.values(Name::Via).nth(1), Some("SIP/2.0/TCP [2001:db8::1]:5070;branch=z9hG4bKx"));
+    }
+
+    const HEAD: &str = "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\n\
+        Call-ID: c\r\nCSeq: 1 OPTIONS\r\n";
+
+    /// What comes of bytes on a stream: bodies, pings, and the status of the end (0: closed without an answer).
+    fn stream(pieces: &[&str]) -> (Vec<String>, usize, Option<u16>) {
+        let mut framer = Framer::default();
+        let (mut bodies, mut pings) = (Vec::new(), 0);
+        for piece in pieces {
+            framer.push(piece.as_bytes());
+            loop {
+                match framer.next() {
+                    Ok(Some(m)) => bodies.push(String::from_utf8_lossy(Message::parse(m).unwrap().body()).into_owned()),
+                    Ok(None) => break,
+                    Err(e) => {
+                        assert!(framer.is_ended() && !framer.is_partial() && framer.next().unwrap().is_none());
+                        return (bodies, pings, Some(e.0.answer.map_or(0, |a| a.status)));
+                    }
+                }
+            }
+            pings += usize::from(framer.ping());
+        }
+        (bodies, pings, None)
+    }
+
+    #[test]
+    fn streams_are_framed_or_closed() {
+        let with = |lines: &str| format!("{HEAD}{lines}\r\n");
+        let ok = with("l: 2\r\n");
+        let old = HEAD.replace("z9hG4bK", "");
+        let table: &[(&str, &[&str], &[&str], usize, Option<u16>)] = &[
+            ("nothing", &[], &[], 0, None),
+            ("a ping", &["\r\n\r\n"], &[], 1, None),
+            ("a ping in pieces", &["\r", "\n", "\r", "\n"], &[], 1, None),
+            ("a line end is no ping", &["\r\n"], &[], 0, None),
+            ("two in one", &[&ok, "hi", &ok, "yo"], &["hi", "yo"], 0, None),
+            ("a ping before and after", &["\r\n\r\n", &ok, "hi\r\n", "\r\n", &ok, "yo"], &["hi", "yo"], 2, None),
+            ("a body in pieces", &[&ok, "h", "i"], &["hi"], 0, None),
+            ("unfinished", &[&ok, "h"], &[], 0, None),
+            ("a body like a message", &[&with("Content-Length: 25\r\n"), "INVITE sip:a SIP/2.0\r\n\r\n"], &[], 0, None),
+            ("a folded length", &[&with("Content-Length:\r\n  2\r\n"), "hi"], &["hi"], 0, None),
+            ("leading zeros", &[&with("Content-Length: 0002\r\n"), "hi"], &["hi"], 0, None),
+            ("no length", &[&with("")], &[], 0, Some(400)),
+            ("no length, RFC 2543", &[&format!("{old}\r\nhi"), &ok, "yo"], &["hi"], 0, None),
+            ("two lengths", &[&with("l: 2\r\nContent-Length: 3\r\n"), "hi"], &[], 0, Some(400)),
+            ("the same twice", &[&with("l: 2\r\nl: 2\r\n"), "hi"], &[], 0, Some(400)),
+            ("a list", &[&with("l: 2, 2\r\n"), "hi"], &[], 0, Some(400)),
+            ("2^32 + 32", &[&with("l: 4294967328\r\n")], &[], 0, Some(400)),
+            ("2^64 + 2", &[&with("l: 18446744073709551618\r\n"), "hi"], &[], 0, Some(400)),
+            ("negative", &[&with("l: -2\r\n"), "hi"], &[], 0, Some(400)),
+            ("plus", &[&with("l: +2\r\n"), "hi"], &[], 0, Some(400)),
+            ("hexadecimal", &[&with("l: 0x2\r\n"), "hi"], &[], 0, Some(400)),
+            ("words", &[&with("l: five\r\n"), "hi"], &[], 0, Some(400)),
+            ("empty", &[&with("l:\r\n"), "hi"], &[], 0, Some(400)),
+            ("a gigabyte", &[&with("l: 1000000000\r\n")], &[], 0, Some(413)),
+            ("a bare LF", &[&with("X: y\nl: 2\r\nl: 2\r\n"), "hi"], &[], 0, Some(400)),
+            (
+                "a name with a blank in it",
+                &[&with("Content-Length : 2\r\nContent Length: 3\r\n"), "hi"],
+                &[],
+                0,
+                Some(400),
+            ),
+            ("a control character", &[&with("\u{1}l: 3\r\nl: 2\r\n"), "hi"], &[], 0, Some(400)),
+            ("HTTP", &["GET / HTTP/1.1\r\n"], &[], 0, Some(0)),
+            ("TLS", &["\u{16}\u{3}\u{1}\u{2}"], &[], 0, Some(0)),
+            ("LF", &["\n"], &[], 0, Some(0)),
+            ("an ACK without length", &[&with("").replace("OPTIONS", "ACK")], &[], 0, Some(0)),
+            (
+                "a response without length",
+                &[&with("").replace("OPTIONS sip:a@b SIP/2.0", "SIP/2.0 200 OK")],
+                &[],
+                0,
+                Some(0),
+            ),
+            ("no end of line", &[&"A".repeat(limits::URI + limits::METHOD + 17)], &[], 0, Some(0)),
+            ("no end of head", &[HEAD, "X: ", &"x".repeat(limits::MESSAGE)], &[], 0, Some(513)),
+        ];
+        for (what, pieces, bodies, pings, end) in table {
+            let (got, p, e) = stream(pieces);
+            assert_eq!(
+                (got.iter().map(String::as_str).collect::<Vec<_>>(), p, e),
+                (bodies.to_vec(), *pings, *end),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_requests_are_answered_and_others_dropped() {
+        let table: &[(&str, &str, Result<u16, Drop>)] = &[
+            ("\r\n\r\n", "", Err(Drop::KeepAlive)),
+            ("hello\r\n\r\n", "", Err(Drop::NotSip)),
+            ("INVITE sip:a SIP/2.0\r\nTo: x\r\n\r\n", "", Err(Drop::NoVia)),
+            ("", "OPTIONS sip:a@b SIP/2.0|OPTIONS sip:a@b SIP/3.0", Ok(505)),
+            ("", "OPTIONS sip:a@b SIP/2.0|OPTIONS sip:a@b sip/2.0", Ok(200)),
+            ("", "OPTIONS sip:a@b SIP/2.0|OPTIONS  sip:a@b SIP/2.0", Ok(400)),
+            ("", "OPTIONS sip:a@b SIP/2.0|OPTIONS sip:a@b SIP/2.0 ", Ok(400)),
+            ("", "OPTIONS sip:a@b SIP/2.0|OPTIONS sip:a b SIP/2.0", Ok(400)),
+            ("", "OPTIONS sip:a@b SIP/2.0|OPTIONS <sip:a@b> SIP/2.0", Ok(400)),
+            ("", "OPTIONS sip:a@b SIP/2.0|OPTIONS sip:a@b?X=y SIP/2.0", Ok(400)),
+            ("", "OPTIONS sip:a@b SIP/2.0|OPTIONS sip:a@b", Err(Drop::NotSip)),
+            ("", "OPTIONS sip:a@b SIP/2.0|SIP/2.0 99 x", Err(Drop::BadResponse)),
+            ("", "OPTIONS sip:a@b SIP/2.0|SIP/2.0 700 x", Err(Drop::BadResponse)),
+            ("", "OPTIONS sip:a@b SIP/2.0|SIP/2.0 2000 x", Err(Drop::BadResponse)),
+            ("", "OPTIONS sip:a@b SIP/2.0|SIP/2.1 200 x", Err(Drop::BadResponse)),
+            ("", "OPTIONS sip:a@b SIP/2.0|SIP/2.0 200", Ok(200)),
+            ("", "OPTIONS sip:a@b SIP/2.0|ACK sip:a@b SIP/2.0", Err(Drop::BadAck)),
+            ("", "CSeq: 1 OPTIONS|CSeq: 1 INVITE", Ok(400)),
+            ("", "CSeq: 1 OPTIONS|CSeq: 1", Ok(400)),
+            ("", "CSeq: 1 OPTIONS|CSeq: 1OPTIONS", Ok(400)),
+            ("", "CSeq: 1 OPTIONS|CSeq: 1 OPTIONS x", Ok(400)),
+            ("", "CSeq: 1 OPTIONS|CSeq: -1 OPTIONS", Ok(400)),
+            ("", "CSeq: 1 OPTIONS|CSeq: 1 \t OPTIONS", Ok(200)),
+            ("", "Call-ID: c|Call-ID: c d", Ok(400)),
+            ("", "Call-ID: c|Call-ID:", Ok(400)),
+            ("", "Call-ID: c|Call-ID: c\r\ni: d", Ok(400)),
+            ("", "Call-ID: c|X: c", Ok(400)),
+            ("", "Call-ID: c|Call-ID \t : c", Ok(200)),
+            ("", "To: <sip:a@b>|To : <sip:a@b>;tag=1;tag=2", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a@b>;tag=", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a@b>;tag", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a@b>;;tag=1", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a@b", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a@b>, <sip:c@d>", Ok(400)),
+            ("", "To: <sip:a@b>|To: \"x\\\" <sip:a@b>", Ok(400)),
+            ("", "To: <sip:a@b>|To: \"x\\\"\" <sip:a@b>", Ok(200)),
+            ("", "To: <sip:a@b>|To: x (y) 'z' +7 <sip:a@b>", Ok(200)),
+            ("", "To: <sip:a@b>|To: sip:a@b?x=y", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a@b:99999>", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a@[::1]:5060;x=[y]?z=1>", Ok(200)),
+            ("", "To: <sip:a@b>|To: <sip:a@[::1>", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a%4>", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:a%4@b>", Ok(400)),
+            ("", "To: <sip:a@b>|To: <sip:#31#%2a12@b>", Ok(200)),
+            ("", "To: <sip:a@b>|To: <mailto:a@b>", Ok(200)),
+            ("", "Via: SIP/2.0/UDP h;branch=z9hG4bKx|Via: SIP/2.0/UDP h;branch=z9hG4bK", Ok(400)),
+            ("", "Via: SIP/2.0/UDP h;branch=z9hG4bKx|Via: SIP/2.0/UDP h;branch=a;branch=b", Ok(400)),
+            ("", "Via: SIP/2.0/UDP h;branch=z9hG4bKx|Via: SIP/3.0/UDP h;branch=a", Ok(400)),
+            ("", "Via: SIP/2.0/UDP h;branch=z9hG4bKx|Via: SIP/2.0/UDP h:;branch=a", Ok(400)),
+            ("", "Via: SIP/2.0/UDP h;branch=z9hG4bKx|Via: SIP/2.0/UDP;branch=a", Ok(400)),
+            ("", "Via: SIP/2.0/UDP h;branch=z9hG4bKx|v:SIP / 2.0 / UDP h : 5060 ; branch = a , x", Ok(200)),
+            ("", "Max-Forwards: 70|Max-Forwards: 70\r\nMax-Forwards: 70", Ok(400)),
+            ("", "Max-Forwards: 70|Max-Forwards: many", Ok(400)),
+            ("", "Max-Forwards: 70|Max-Forwards: 256", Ok(200)),
+            ("", "Max-Forwards: 70|no colon", Ok(400)),
+            ("", "Max-Forwards: 70|: no name", Ok(400)),
+            ("", "Max-Forwards: 70|a b: c", Ok(400)),
+            ("", "Max-Forwards: 70|X: a\u{0}b", Ok(400)),
+            ("", "Max-Forwards: 70|X: a\rb", Ok(400)),
+            ("", "Max-Forwards: 70|X: a\nb", Ok(400)),
+            ("", "Max-Forwards: 70|X: a\tb", Ok(200)),
+            ("", "Max-Forwards: 70|m: <sip:a@b>, *", Ok(400)),
+            ("", "Max-Forwards: 70|m: \"a,b\" <sip:a@b;c=d>, sip:e@f", Ok(200)),
+            ("", "l: 0|l: 1", Ok(400)),
+            ("", "l: 0|l: 0\r\nl: 0", Ok(400)),
+            ("", "l: 0|X: y", Ok(200)),
+        ];
+        let good = "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\n\
+            Call-ID: c\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nl: 0\r\n\r\n";
+        for (whole, change, expected) in table {
+            let text = match change.split_once('|') {
+                Some((old, new)) => {
+                    assert!(good.contains(old), "{old}");
+                    good.replacen(old, new, 1)
+                }
+                None => (*whole).to_owned(),
+            };
+            let got = match Message::parse(Bytes::from(text.clone())) {
+                Ok(_) => Ok(200),
+                Err(Malformed { drop: Some(reason), .. }) => Err(reason),
+                Err(malformed) => {
+                    assert!(malformed.response("10.0.0.1:5060".parse().unwrap()).is_some());
+                    Ok(malformed.answer.map_or(0, |a| a.status))
+                }
+            };
+            assert_eq!(got, *expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_answer_keeps_what_there_is_and_no_more() {
+        let text = "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 10.9.9.9;rport;branch=z9hG4bKx;received=1.1.1.1, SIP/2.0/UDP i\r\n\
+            f: <sip:a@b>;tag=1\r\nTo: x\ny\r\nTo: z\r\nSubject: secret\r\nCSeq: 1 OPTIONS\r\n\r\n";
+        let malformed = Message::parse(Bytes::from(text)).unwrap_err();
+        let answer = malformed.response("[::ffff:192.0.2.9]:6000".parse().unwrap()).unwrap();
+        assert_eq!(
+            std::str::from_utf8(&answer).unwrap(),
+            "SIP/2.0 400 Bare CR or LF\r\nVia: SIP/2.0/UDP 10.9.9.9;branch=z9hG4bKx;received=192.0.2.9;rport=6000, SIP/2.0/UDP i\r\n\
+             From: <sip:a@b>;tag=1\r\nTo: x y\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn folds_are_joined_in_place_and_bodies_left_alone() {
+        let text = "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\n ;branch=z9hG4bKx\r\nFrom: <sip:a@b>\r\n\t;tag=1\r\nTo: <sip:a@b>\r\n\
+            Call-ID: c\r\nCSeq: 1\r\n   OPTIONS\r\nSubject:\r\n \r\n\r\n a\r\n b";
+        for wire in [Bytes::from(text), Bytes::from_static(text.as_bytes())] {
+            let m = Message::parse(wire).unwrap();
+            assert_eq!((m.branch(), m.from_tag(), m.cseq().seq), (Some("z9hG4bKx"), Some("1"), 1));
+            assert_eq!((m.header(Name::Subject), m.body()), (Some(&b""[..]), &b" a\r\n b"[..]));
+        }
+        let own = Bytes::from(text.as_bytes().to_vec());
+        let at = own.as_ptr();
+        assert_eq!(Message::parse(own).unwrap().wire().as_ptr(), at, "no copy where the buffer is ours");
+        assert!(Message::parse(Bytes::from(text.replacen("\r\nVia", "\r\n Via", 1))).is_err());
     }
 }
