@@ -10,6 +10,7 @@ use super::{Call, Cause, Connected, Cx, ELSEWHERE, Final, LegKey, Legs, NO_PORT,
 use crate::directory::Target;
 use crate::policy::{self, Branch, Fork, Kind};
 use crate::sdp::Session;
+use crate::sip::phrase;
 
 /// Legs that ring at once in one call at most (RFC 5393 has 60 for a proxy's fork).
 const MAX_FORK: usize = 60;
@@ -115,7 +116,9 @@ impl Call {
         let (end, body) = offer;
         let State::Ringing(ringing) = &mut self.state else { return false };
         let number = self.journey.leg(cx.now, peer.to_string());
-        let dial = Dial::new(cx, branch, place, &self.identity, self.max_forwards, body);
+        // The last address of the last trunk may take as long as SIP allows (Timer B): there is nobody to try instead.
+        let impatient = !(ringing.places.is_empty() && ringing.serial.is_empty());
+        let dial = Dial::new(cx, branch, place, &self.identity, self.max_forwards, body, impatient);
         let first_of_peer = !ringing.legs.iter().any(|k| legs.get(*k).is_some_and(|l| l.peer == peer));
         let call = self.key;
         let key = legs.insert_with_key(|key| Leg::uac(key, call, number, peer, dial, end, cx));
@@ -192,7 +195,6 @@ impl Call {
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
             | Event::AskedAnswered { .. }
-            | Event::Retry
             | Event::Gone => {}
         }
     }
@@ -217,8 +219,7 @@ impl Call {
                     leg.decline(cx, 491);
                 }
             }
-            Event::Retry
-            | Event::Cancelled { .. }
+            Event::Cancelled { .. }
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
             | Event::AskedAnswered { .. }
@@ -357,7 +358,11 @@ impl Call {
         if !was_ringing {
             return;
         }
-        ringing.note(last.clone());
+        let unable =
+            matches!(peer, Peer::Trunk { .. }) && matches!(status, 401 | 407 | 408 | 500 | 502..=504) && !connected;
+        // A carrier that cannot take the call is no word of whoever was called.
+        let noted = if unable { Final { phrase: phrase(503).to_owned(), status: 503, ..last } } else { last };
+        ringing.note(noted);
         match &peer {
             Peer::Extension(number) => {
                 let rejected = matches!(status, 486 | 600 | 603);
@@ -368,9 +373,8 @@ impl Call {
             Peer::Trunk { trunk: name, .. } => {
                 // The carrier could not take the call at all: its next address, then the next trunk. Any other answer is
                 // the answer of who was called.
-                let cannot = matches!(status, 401 | 407 | 408 | 500 | 502..=504) && !connected;
-                cx.switch.trunk_said(cx.now, name, &flow, cannot.then_some(why.as_str()));
-                if cannot {
+                cx.switch.trunk_said(cx.now, name, &flow, unable.then_some(why.as_str()));
+                if unable {
                     self.plan.why.push(policy::Why::new(format!("trunk {name}"), format!("next tried: {why}")));
                     if self.next_branch(legs, cx) {
                         return;

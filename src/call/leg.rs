@@ -156,8 +156,6 @@ pub enum Event {
         /// The status that says so.
         status: u16,
     },
-    /// A refused refresh is to be tried again.
-    Retry,
     /// It is over; nothing more will come.
     Gone,
 }
@@ -183,13 +181,14 @@ pub struct Dial {
     max_forwards: u8,
     body: Option<Bytes>,
     credentials: Option<Credentials>,
-    trunk: bool,
+    /// If it says nothing at all, somebody else is tried.
+    impatient: bool,
 }
 
 type Credentials = (Label, Secret);
 
 impl Dial {
-    /// For a branch at a place.
+    /// For a branch at a place. `impatient`: silence for [`SILENT_TRUNK`] is an answer.
     pub fn new(
         cx: &Cx<'_>,
         branch: &Branch,
@@ -197,6 +196,7 @@ impl Dial {
         caller: &Identity,
         max_forwards: u8,
         body: Option<Bytes>,
+        impatient: bool,
     ) -> Dial {
         let directory = cx.directory;
         let domain =
@@ -208,7 +208,7 @@ impl Dial {
                     false => address(caller.name.as_deref(), &caller.user, &domain),
                 };
                 let to = format!("<sip:{number}@{domain}>");
-                Dial { place, from, to, identity: Vec::new(), max_forwards, body, credentials: None, trunk: false }
+                Dial { place, from, to, identity: Vec::new(), max_forwards, body, credentials: None, impatient }
             }
             Branch::Trunk { trunk, shown, .. } => {
                 let trunk = directory.trunk(trunk);
@@ -227,7 +227,7 @@ impl Dial {
                 };
                 let credentials = trunk.and_then(|t| Some((t.username.clone()?, t.password.clone()?)));
                 let to = format!("<{}>", place.uri);
-                Dial { place, from: own, to, identity, max_forwards, body, credentials, trunk: true }
+                Dial { place, from: own, to, identity, max_forwards, body, credentials, impatient }
             }
         }
     }
@@ -256,6 +256,8 @@ pub struct Leg {
     armed: Option<Instant>,
     /// The description that we sent last, where there is no [`End`] to keep it.
     told: Option<Bytes>,
+    /// Tags of other branches of a fork beyond us that answered too, and got their BYE.
+    strays: SmallVec<[Box<str>; 1]>,
 }
 
 #[derive(Debug)]
@@ -306,6 +308,8 @@ struct Up {
     asked: Option<ServerKey>,
     /// A 2xx of the peer's that has not had its ACK.
     owed: Option<u32>,
+    /// A refresh of ours met an offer of the peer's (491), and is to be tried again.
+    refresh_refused: bool,
     /// BYE waits for the ACK of our 2xx.
     bye_due: Option<Option<String>>,
     variants: SmallVec<[(u8, u8); 1]>,
@@ -349,6 +353,7 @@ impl Leg {
             state,
             armed: None,
             told: None,
+            strays: SmallVec::new(),
         }
     }
 
@@ -388,6 +393,7 @@ impl Leg {
             state: State::Calling(Box::new(calling)),
             armed: None,
             told: None,
+            strays: SmallVec::new(),
         }
     }
 
@@ -538,7 +544,7 @@ impl Leg {
         if self.end.is_none() {
             self.told = dial.body.as_deref().map(Bytes::copy_from_slice);
         }
-        calling.patience = dial.trunk.then(|| cx.now.mono + SILENT_TRUNK);
+        calling.patience = dial.impatient.then(|| cx.now.mono + SILENT_TRUNK);
         cx.tx.request(cx.now.mono, key, flow, bytes, Method::Invite, Owner::Leg(self.key), cx.said);
         self.rearm(cx);
     }
@@ -860,18 +866,20 @@ impl Leg {
             State::Up(up) => {
                 let mut acts = Vec::new();
                 up.usage.tick(now, &mut acts);
-                let mut event = None;
+                let (mut event, mut again) = (None, false);
                 for act in acts {
                     match act {
                         Act::Resend(bytes) => cx.said.push(Output::Send { flow: self.flow, bytes }),
                         Act::NoAck => {
                             event = Some(Event::Lost { because: Some("no ACK".to_owned()), status: 408 });
                         }
-                        Act::Retry => event = Some(Event::Retry),
+                        // What passed from the other side is for its sender to try again.
+                        Act::Retry => again = std::mem::take(&mut up.refresh_refused),
                     }
                 }
                 let due = if event.is_none() { up.timer.as_mut().and_then(|t| t.due(now)) } else { None };
                 match due {
+                    None if again => self.refresh(cx),
                     Some(Due::Refresh) => self.refresh(cx),
                     Some(Due::End) => {
                         event = Some(Event::Lost { because: Some("session timer expired".to_owned()), status: 408 });
@@ -891,12 +899,6 @@ impl Leg {
         };
         self.rearm(cx);
         event
-    }
-
-    /// A refresh of ours met a re-INVITE of the peer's: again.
-    pub fn refresh_again(&mut self, cx: &mut Cx<'_>) {
-        self.refresh(cx);
-        self.rearm(cx);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -1008,6 +1010,10 @@ impl Leg {
         let (unused, branch) = cx.tx.branch();
         cx.said.push(Output::Send { flow, bytes: dialog.ack(seq, &branch).finish() });
         cx.tx.release(unused);
+        if self.strays.len() >= MAX_EARLY || self.strays.iter().any(|tag| **tag == *dialog.remote_tag) {
+            return;
+        }
+        self.strays.push(dialog.remote_tag.clone());
         let (key, branch) = cx.tx.branch();
         let mut w = dialog.request(Method::Bye, &branch, None);
         w.header(Name::Reason, super::ELSEWHERE).header(Name::UserAgent, USER_AGENT);
@@ -1083,6 +1089,7 @@ impl Leg {
                 (true, Method::Invite) => self.ack(cx, None),
                 (true, _) => {}
                 (false, _) => {
+                    up.refresh_refused = status == 491;
                     if let (Some(timer), true) = (up.timer.as_mut(), status != 491) {
                         timer.again(cx.now.mono);
                     }
@@ -1202,6 +1209,7 @@ impl Up {
             asking: None,
             asked: None,
             owed: None,
+            refresh_refused: false,
             bye_due: None,
             variants: SmallVec::new(),
             early: SmallVec::new(),

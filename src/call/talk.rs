@@ -41,11 +41,6 @@ impl Call {
             }
             // A CANCEL that met its 200: the caller sends BYE (RFC 3261 15.1.2). The leg that answered first stays the winner.
             Event::Cancelled { .. } | Event::Progress { .. } | Event::Answered { .. } | Event::Refused { .. } => {}
-            Event::Retry => {
-                if let Some(leg) = legs.get_mut(key) {
-                    leg.refresh_again(cx);
-                }
-            }
             Event::Gone => self.end_talk(legs, cx, Some(key), by, None),
         }
     }
@@ -68,8 +63,7 @@ impl Call {
             | Event::Cancelled { .. }
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
-            | Event::AskedAnswered { .. }
-            | Event::Retry => {}
+            | Event::AskedAnswered { .. } => {}
         }
     }
 
