@@ -14,7 +14,7 @@
 //! 121 -> 180
 //! carrier-a <- 180
 //! 122 -> 200
-//! 121 <- CANCEL "Call completed elsewhere"      the message holds that text
+//! 121 <- CANCEL "Call completed elsewhere"      the message holds that text (' stands for a double quote)
 //! carrier-a <- 200
 //! talk carrier-a 122 2s                both hear each other and nobody else
 //! carrier-a -> BYE
@@ -113,6 +113,7 @@ enum Step {
     OneWay { from: String, to: String, time: Time },
     Silent { who: Vec<String>, time: Time },
     Keys { who: String, keys: String },
+    AtMost { who: String, times: usize, method: String },
     Record(Vec<(String, String)>),
     NoRecord,
     Registered(String, bool),
@@ -414,6 +415,15 @@ impl Play {
                     false => Err(format!("{who} heard the keys {heard:?}")),
                 }
             }
+            Step::AtMost { who, times, method } => {
+                let node = self.node(who)?;
+                let inbox = self.world.nodes[node].phone.inbox.iter();
+                let got = inbox.filter(|s| s.msg.code().is_none() && s.msg.method() == method).count();
+                match got <= *times {
+                    true => Ok(()),
+                    false => Err(format!("{who} got {got} of them")),
+                }
+            }
             Step::Record(fields) => {
                 let at = self.seen_records;
                 let until = self.world.now + if fair { 2 * SEC } else { 100 * SEC };
@@ -599,6 +609,8 @@ fn is_news(seen: &Seen) -> bool {
         return false;
     }
     match &seen.msg.first {
+        // A refresh of the session timer.
+        First::Request { method, .. } if method == "UPDATE" && seen.msg.body.is_empty() => false,
         First::Request { method, .. } => {
             matches!(method.as_str(), "INVITE" | "CANCEL" | "BYE" | "UPDATE" | "INFO" | "MESSAGE" | "REFER" | "PRACK")
         }
@@ -800,6 +812,10 @@ fn step(w: &[&str]) -> Result<Step, String> {
         [who, "is", "registered"] => Step::Registered(who.to_string(), true),
         [who, "is", "not", "registered"] => Step::Registered(who.to_string(), false),
         [who, "is", health] => Step::Health(who.to_string(), read_health(health)?),
+        [who, "got", "at", "most", times, method] => {
+            let times = times.parse().map_err(|_| format!("{times} times?"))?;
+            Step::AtMost { who: who.to_string(), times, method: method.to_string() }
+        }
         [who, "restarts"] => Step::Restart(who.to_string()),
         [who, "loses", "its", "connection"] => Step::Disconnect(who.to_string()),
         [who, "sprays", "RTP", t] => Step::Spray { who: who.to_string(), time: time(t)? },
@@ -843,11 +859,11 @@ fn pattern(what: &str, rest: &[&str]) -> Result<Pattern, String> {
         let mut arg = || rest.next().copied().ok_or(format!("{word} what?"));
         match *word {
             "to" => p.of = Some(arg()?.to_owned()),
-            "without" => p.lacks.push(arg()?.to_owned()),
+            "without" => p.lacks.push(arg()?.replace('\'', "\"")),
             "within" => p.within = Some(time(arg()?)?),
             "after" => p.not_before = Some(time(arg()?)?),
-            "with" => p.holds.push(arg()?.to_owned()),
-            text => p.holds.push(text.to_owned()),
+            "with" => p.holds.push(arg()?.replace('\'', "\"")),
+            text => p.holds.push(text.replace('\'', "\"")),
         }
     }
     if p.within.is_none() {
