@@ -380,6 +380,14 @@ impl Play {
             Step::Talk { a, b, time } => {
                 let (na, nb) = (self.node(a)?, self.node(b)?);
                 self.both_up(na, nb)?;
+                if !fair {
+                    // Until the last answer or ACK has got through.
+                    let (since, patience) = (self.world.now, self.world.now + 40 * SEC);
+                    let hear = |w: &World, n: usize| {
+                        w.nodes[n].phone.calls.iter().any(|c| !c.hears_since(since + 1).is_empty())
+                    };
+                    self.world.play_until(patience, |w| hear(w, na) && hear(w, nb));
+                }
                 let since = self.world.now;
                 self.world.play(since + time);
                 self.hears(na, nb, since)?;
@@ -624,7 +632,7 @@ fn is_news(seen: &Seen) -> bool {
 impl Pattern {
     fn fits(&self, seen: &Seen) -> bool {
         match &self.what {
-            What::Request(method) => seen.msg.code().is_none() && seen.msg.method() == method,
+            What::Request(methods) => seen.msg.code().is_none() && methods.split('|').any(|m| m == seen.msg.method()),
             What::Response(code) => {
                 let quiet = matches!(seen.msg.method(), "CANCEL" | "BYE" | "INFO" | "UPDATE");
                 let method = match &self.of {

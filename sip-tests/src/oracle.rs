@@ -36,6 +36,7 @@ struct Asked {
     at: Time,
     what: String,
     finals: Vec<Vec<u8>>,
+    code: Option<u16>,
 }
 
 /// A request of the server's.
@@ -81,7 +82,7 @@ impl Oracle {
                 }
                 self.parties.entry(msg.call_id().to_owned()).or_default().insert(party.to_owned());
                 let what = format!("{} from {party}", msg.label());
-                let asked = Asked { at: now, what, finals: Vec::new() };
+                let asked = Asked { at: now, what, finals: Vec::new(), code: None };
                 self.asked.entry((from, branch, method.clone())).or_insert(asked);
             }
             First::Response { code, .. } => {
@@ -255,7 +256,8 @@ impl Oracle {
         }
         let parties = self.parties.entry(msg.call_id().to_owned()).or_default();
         parties.insert(party.to_owned());
-        if parties.len() > 1 {
+        // A proxied request keeps its Call-ID (section 16.6).
+        if parties.len() > 1 && method != "MESSAGE" {
             let who = parties.iter().cloned().collect::<Vec<_>>().join(" and ");
             self.fault(now, format!("{} to {party}: one Call-ID for {who}", msg.label()));
         }
@@ -345,9 +347,16 @@ impl Asked {
         }
         if self.finals.is_empty() {
             self.finals.push(bytes.to_vec());
+            self.code = Some(code);
             return None;
         }
         if self.finals.iter().any(|f| f == bytes) {
+            return None;
+        }
+        // A challenge is stateless: asked again, it is another one with a new nonce (section 8.2.7). So is the answer to a
+        // CANCEL, which changes nothing the second time.
+        let stateless = matches!(code, 401 | 407) || msg.method() == "CANCEL";
+        if stateless && self.code == Some(code) || msg.method() == "CANCEL" && code == 481 {
             return None;
         }
         self.finals.push(bytes.to_vec());

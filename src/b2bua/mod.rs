@@ -24,7 +24,6 @@ mod trunks;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use slotmap::SlotMap;
@@ -87,7 +86,7 @@ impl Default for Settings {
             max_calls: 20_000,
             ladder: 64 << 20,
             timing: Timing::default(),
-            transactions: transaction::Limits { trying_after: Duration::ZERO, ..transaction::Limits::default() },
+            transactions: transaction::Limits::default(),
         }
     }
 }
@@ -660,7 +659,7 @@ impl B2bua {
         let refusal = match () {
             () if msg.contact().is_none() => Some(Refusal::new(400, "Missing Contact")),
             () if looped => Some(Refusal::status(482)),
-            () if max_forwards <= 1 => Some(Refusal::status(483)),
+            () if max_forwards == 0 => Some(Refusal::status(483)),
             () => leg::too_short(&msg).map(|min_se| Refusal::status(422).with(Name::MinSe, min_se.to_string())),
         };
         if let Some(refusal) = refusal {
@@ -671,6 +670,10 @@ impl B2bua {
         let Ok(offer) = body.map(|body| Session::parse(&body).map(|s| (s, body))).transpose() else {
             return self.refuse(key, flow, &msg, &Refusal::status(488));
         };
+        // Not before we know who calls: a challenge is stateless and has no 1xx (RFC 3261 8.2.7), else its caller would wait for
+        // an answer that is lost but once.
+        let trying = Writer::answer(&msg, flow.remote, 100, "Trying", None).finish();
+        self.tx.respond(self.node.now.mono, key, 100, trying, &mut self.said);
         self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed);
     }
 

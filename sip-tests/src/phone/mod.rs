@@ -819,7 +819,6 @@ impl Phone {
 
     fn cancel_arrives(&mut self, now: Time, tx: u64, msg: &Msg) -> Option<usize> {
         if self.habit.deaf_to_cancel {
-            self.servers.retain(|t| t.id != tx);
             return None;
         }
         let invite = self.servers.iter().find(|t| t.method == "INVITE" && t.is_of(msg)).map(|t| (t.id, t.call));
