@@ -416,43 +416,45 @@ fn a_kill_costs_the_last_batch_at_most() {
 #[test]
 fn throughput_of_a_hundred_thousand_records() {
     const N: u64 = 100_000;
-    let dir = Dir::new();
-    let (handle, _) = dir.start();
     let mut rng = Rng::from_number(1);
-    let records: Vec<Box<CallRecord>> = (1..=N)
+    let entries: Vec<Entry> = (1..=N)
         .map(|n| {
             let mut r = record(n);
             r.id = RecordId::mint(r.started_at, &mut rng);
-            Box::new(r)
+            Entry::Record(Box::new(r))
         })
         .collect();
-    let size = serde_json::to_vec(&records[0]).expect("serialises").len();
-    let mut room = Vec::new();
+    let each = |d: Duration| d.as_secs_f64() * 1e6 / N as f64;
+    let (mut room, mut bytes) = (Vec::new(), 0);
     let before = cpu();
-    for r in &records {
+    for entry in &entries {
         room.clear();
-        serde_json::to_writer(&mut room, r).expect("serialises");
+        serde_json::to_writer(&mut room, entry).expect("serialises");
+        bytes += room.len();
     }
-    let json = cpu() - before;
+    println!("{N} records of {} bytes: JSON alone {:.2} us CPU each", bytes / entries.len(), each(cpu() - before));
+    // As 200 and 2,000 calls a second make them.
+    for batch in [16, 160] {
+        let dir = Dir::new();
+        let mut store = Sqlite::open(&dir.db()).expect("opens");
+        let before = cpu();
+        for entries in entries.chunks(batch) {
+            store.apply(entries).expect("applies");
+        }
+        println!("in batches of {batch}, JSON included: {:.2} us CPU each", each(cpu() - before));
+    }
+    let dir = Dir::new();
+    let (handle, _) = dir.start();
     let before = cpu();
-    for (i, r) in records.into_iter().enumerate() {
-        handle.save(Save::Record(r));
-        if i % 20 == 0 {
-            // Batches of the size that 250 calls a second make.
+    for entry in entries {
+        handle.push(entry);
+        if handle.waiting() > QUEUE / 2 {
             handle.flush(LONG);
         }
     }
-    handle.flush(LONG);
-    let all = cpu() - before;
     handle.close();
     assert_eq!(handle.counts().stored, N);
-    let each = |d: Duration| d.as_secs_f64() * 1e6 / N as f64;
-    println!(
-        "{N} records of {size} bytes: {:.2} us CPU each, of it JSON {:.2} us; {:?}",
-        each(all),
-        each(json),
-        handle.counts()
-    );
+    println!("through the writer: {:.2} us CPU each; {:?}", each(cpu() - before), handle.counts());
 }
 
 /// CPU time of this process (all threads).
