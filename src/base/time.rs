@@ -52,8 +52,8 @@ impl Sub<Instant> for Instant {
 }
 
 /// A point on the wall clock: microseconds since 1970-01-01T00:00:00Z. For stamps only, never for durations.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Wall(i64);
 
 impl Wall {
@@ -139,6 +139,12 @@ fn civil(days: i64) -> (i64, i64, i64) {
 impl fmt::Debug for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Wall {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
     }
 }
 
