@@ -113,6 +113,7 @@ enum Step {
     OneWay { from: String, to: String, time: Time },
     Silent { who: Vec<String>, time: Time },
     Keys { who: String, keys: String },
+    MayHave { who: String, pattern: Pattern },
     AtMost { who: String, times: usize, method: String },
     Record(Vec<(String, String)>),
     NoRecord,
@@ -423,6 +424,11 @@ impl Play {
                     false => Err(format!("{who} heard the keys {heard:?}")),
                 }
             }
+            Step::MayHave { who, pattern } => {
+                let node = self.node(who)?;
+                while self.world.take(node, |s| pattern.fits(s)).is_some() {}
+                Ok(())
+            }
             Step::AtMost { who, times, method } => {
                 let node = self.node(who)?;
                 let inbox = self.world.nodes[node].phone.inbox.iter();
@@ -522,10 +528,10 @@ impl Play {
             (false, What::Response(100..=199)) => 2 * SEC,
             (false, _) => pattern.within.unwrap_or(0).max(40 * SEC),
         };
-        let fits = |s: &Seen| pattern.fits(s) && (call.is_none() || s.call == call);
+        let of_call = |s: &Seen| call.is_none() || s.call == call;
         let mut found = None;
         self.world.play_until(since + patience, |w| {
-            found = w.take(node, fits);
+            found = w.take(node, |s| of_call(s) && pattern.fits(s) && pattern.reads_right(s).is_ok());
             found.is_some()
         });
         let Some(seen) = found else {
@@ -534,21 +540,13 @@ impl Play {
             if !self.fair && !firm {
                 return Ok(());
             }
+            if let Some(seen) = self.world.take(node, |s| of_call(s) && pattern.fits(s)) {
+                return pattern.reads_right(&seen);
+            }
             let inbox = &self.world.nodes[node].phone.inbox;
             let got: Vec<String> = inbox.iter().filter(|s| !s.used && !s.again).map(|s| s.msg.label()).collect();
             return Err(format!("{who} did not get it; unread: {got:?}"));
         };
-        let text = String::from_utf8_lossy(&seen.msg.write()).into_owned();
-        for holds in &pattern.holds {
-            if !text.contains(holds.as_str()) {
-                return Err(format!("{holds:?} is not in it:\n{text}"));
-            }
-        }
-        for lacks in &pattern.lacks {
-            if text.contains(lacks.as_str()) {
-                return Err(format!("{lacks:?} is in it:\n{text}"));
-            }
-        }
         if let Some(not_before) = pattern.not_before.filter(|_| self.fair)
             && seen.at < since + not_before
         {
@@ -641,6 +639,20 @@ impl Pattern {
                 };
                 seen.msg.code() == Some(*code) && method
             }
+        }
+    }
+}
+
+impl Pattern {
+    /// Whether the text is as the line says.
+    fn reads_right(&self, seen: &Seen) -> Result<(), String> {
+        let text = String::from_utf8_lossy(&seen.msg.write()).into_owned();
+        if let Some(holds) = self.holds.iter().find(|h| !text.contains(h.as_str())) {
+            return Err(format!("{holds:?} is not in it:\n{text}"));
+        }
+        match self.lacks.iter().find(|l| text.contains(l.as_str())) {
+            Some(lacks) => Err(format!("{lacks:?} is in it:\n{text}")),
+            None => Ok(()),
         }
     }
 }
@@ -824,6 +836,7 @@ fn step(w: &[&str]) -> Result<Step, String> {
             let times = times.parse().map_err(|_| format!("{times} times?"))?;
             Step::AtMost { who: who.to_string(), times, method: method.to_string() }
         }
+        [who, "may", "have", "got", what] => Step::MayHave { who: who.to_string(), pattern: pattern(what, &[])? },
         [who, "restarts"] => Step::Restart(who.to_string()),
         [who, "loses", "its", "connection"] => Step::Disconnect(who.to_string()),
         [who, "sprays", "RTP", t] => Step::Spray { who: who.to_string(), time: time(t)? },

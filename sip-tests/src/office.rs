@@ -202,6 +202,12 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
                 _ => return None,
             }
         }
+        // One carrier with one address: nobody to go on to.
+        ["trunks", "only"] => {
+            d.trunks.retain(|t| &*t.name == value);
+            d.trunks.first_mut()?.uris.truncate(1);
+            d.numbers.retain(|n| &*n.trunk == value);
+        }
         ["media", "timeout"] => d.media.timeout = duration(value)?,
         ["media", "relay"] => d.media.relay = if value == "never" { Relay::Never } else { Relay::Always },
         ["recording", "mode"] => d.recording = if value == "all" { Recording::All } else { Recording::None },

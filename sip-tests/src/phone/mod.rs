@@ -1038,6 +1038,7 @@ impl Phone {
                     let mut retry = request;
                     retry.set("Session-Expires", Some(min.clone()));
                     retry.set("Min-SE", Some(min));
+                    self.count_nonce(&mut retry);
                     self.retry(now, retry, purpose, call);
                 } else {
                     self.end(index, Some(code));
@@ -1218,6 +1219,20 @@ impl Phone {
         let cnonce = token(&mut self.rng);
         let answer = challenge.answer(&self.id.user, &self.id.password, msg.method(), msg.uri(), &cnonce, *nc);
         msg.set("Authorization", Some(answer));
+    }
+
+    /// The same nonce in another request: its count goes up (RFC 7616 section 3.4).
+    fn count_nonce(&mut self, msg: &mut Msg) {
+        let Some((challenge, nc)) = &mut self.known else { return };
+        for header in ["Authorization", "Proxy-Authorization"] {
+            if msg.get(header).is_some() {
+                *nc += 1;
+                let cnonce = token(&mut self.rng);
+                let (user, password) = (&self.id.user, &self.id.password);
+                let answer = challenge.answer(user, password, msg.method(), msg.uri(), &cnonce, *nc);
+                msg.set(header, Some(answer));
+            }
+        }
     }
 
     /// The same request once more with a CSeq one higher and a new branch (section 22.2).
