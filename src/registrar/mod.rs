@@ -502,7 +502,7 @@ enum Asked<'a> {
     /// `Contact: *` with `Expires: 0`: away with all.
     Nothing,
     /// These.
-    Contacts(SmallVec<[Wanted<'a>; 2]>),
+    Contacts(Vec<Wanted<'a>>),
 }
 
 struct Wanted<'a> {
@@ -517,7 +517,7 @@ struct Wanted<'a> {
 impl<'a> Asked<'a> {
     fn read(msg: &'a Message) -> Result<Asked<'a>, Refusal> {
         let header = msg.text(Name::Expires);
-        let mut wanted = SmallVec::new();
+        let mut wanted = Vec::new();
         let mut values = msg.values(Name::Contact).peekable();
         if values.peek().is_none() {
             return match msg.header(Name::Contact) {

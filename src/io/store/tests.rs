@@ -415,7 +415,7 @@ fn a_kill_costs_the_last_batch_at_most() {
 /// What a record costs on a core. Printed, never judged: `cargo test --release --lib io::store -- --nocapture throughput`.
 #[test]
 fn throughput_of_a_hundred_thousand_records() {
-    const N: u64 = 100_000;
+    const N: u64 = if cfg!(debug_assertions) { 5_000 } else { 100_000 };
     let mut rng = Rng::from_number(1);
     let entries: Vec<Entry> = (1..=N)
         .map(|n| {
