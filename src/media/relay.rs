@@ -144,7 +144,7 @@ impl Relay {
             }
             Command::Tap { .. } | Command::Untap { .. } | Command::Finish { .. } => {}
         }
-        out.append(&mut self.news);
+        self.news(out);
     }
 
     /// Takes one packet, which may be patched in place. It must be sent at once and unchanged if the verdict is to forward it.
@@ -163,9 +163,14 @@ impl Relay {
         }
     }
 
-    /// Reports who is silent, and what packets brought up since the last call.
-    pub fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
+    /// What packets brought up since the last call.
+    pub fn news(&mut self, out: &mut Vec<Output>) {
         out.append(&mut self.news);
+    }
+
+    /// The same, and who is silent. It looks at every port: to be called a few times a second, or at the deadline.
+    pub fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.news(out);
         for end in self.ends.iter_mut().flatten() {
             if end.silence().is_some_and(|at| at <= now) {
                 end.silent = true;
@@ -174,7 +179,7 @@ impl Relay {
         }
     }
 
-    /// Whether [`Relay::tick`] has something to report besides silence.
+    /// Whether [`Relay::news`] has something to report.
     pub fn has_news(&self) -> bool {
         !self.news.is_empty()
     }

@@ -201,8 +201,10 @@ pub fn same_offer(earlier: &Session, later: &Session) -> bool {
 
 /// Whether two descriptions say the same but for the version in `o=`, which some phones count up in every refresh.
 pub fn same_media(earlier: &Session, later: &Session) -> bool {
-    let rest = |session: &Session| session.lines.iter().filter(|line| line.kind != b'o').cloned().collect::<Vec<_>>();
-    earlier.media == later.media && rest(earlier) == rest(later)
+    fn rest(session: &Session) -> impl Iterator<Item = &Line> {
+        session.lines.iter().filter(|line| line.kind != b'o')
+    }
+    earlier.media == later.media && rest(earlier).eq(rest(later))
 }
 
 /// An offer of our own with one audio stream.

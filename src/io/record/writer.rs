@@ -23,6 +23,8 @@ const WRITES_PER_FLUSH: u32 = 2;
 const RETRY: Duration = Duration::from_secs(1);
 /// How long after an empty channel a packet of that time may still come: a tape's wait, and a worker's nap.
 const UNDERWAY: Duration = Duration::from_millis(HANDOVER.as_millis() as u64 + 50);
+/// How long nothing more is said of the disk after something was: some files may be written and others not.
+const QUIET: Duration = Duration::from_secs(10);
 /// Longest sleep of a writer without recordings.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -45,7 +47,7 @@ impl Prepared {
             scratch: Scratch::default(),
             samples: Vec::new(),
             until: Instant::ZERO,
-            failing: false,
+            alarm: Alarm::default(),
         };
         let mut round = Instant::ZERO;
         loop {
@@ -82,8 +84,7 @@ struct Writer {
     samples: Vec<i16>,
     /// Everything that arrived up to then has been seen.
     until: Instant,
-    /// The last attempt to write failed: said once.
-    failing: bool,
+    alarm: Alarm,
 }
 
 struct Recording {
@@ -127,9 +128,13 @@ impl Writer {
     fn round(&mut self, now: Instant) {
         for (id, recording) in &mut self.files {
             if recording.due <= now {
+                let before = recording.track.written();
                 let result = recording.write(self.until, &mut self.samples);
                 recording.due = now + if recording.wav.is_open() { WRITE } else { RETRY };
-                said(&mut self.failing, *id, result);
+                // Where nothing was to be written, that it went well means nothing.
+                if result.is_err() || recording.track.written() > before {
+                    self.alarm.hear(now, *id, &result);
+                }
             }
         }
     }
@@ -138,9 +143,8 @@ impl Writer {
         let recording = self.files.entry(id).or_insert_with(|| {
             let rate = track::rate(&payloads);
             let (wav, made) = Wav::new(&self.dir, id, rate, self.scratch.clone());
-            let failed = made.is_err();
-            said(&mut self.failing, id, made);
-            Recording { track: Track::new(when, rate), wav, due: when + WRITE, writes: 0, failed }
+            self.alarm.hear(when, id, &made);
+            Recording { track: Track::new(when, rate), wav, due: when + WRITE, writes: 0, failed: made.is_err() }
         });
         recording.track.tap(side, payloads);
         self.taps.insert(port, (id, side));
@@ -199,17 +203,25 @@ impl Recording {
     }
 }
 
-/// One line when recordings begin to fail, one when they go on; not one per file and second.
-fn said(failing: &mut bool, recording: RecordingId, result: io::Result<()>) {
-    match result {
-        Err(error) if !*failing => {
-            *failing = true;
-            tracing::error!(%recording, %error, "recordings cannot be written; calls go on, it is tried again every second");
+/// What is said of the disk: one line when recordings begin to fail, one when they go on; not one per file and second.
+#[derive(Default)]
+struct Alarm {
+    failing: bool,
+    said: Option<Instant>,
+}
+
+impl Alarm {
+    fn hear(&mut self, now: Instant, recording: RecordingId, result: &io::Result<()>) {
+        let quiet = self.said.is_some_and(|said| now.since(said) < QUIET);
+        if result.is_err() == self.failing || quiet {
+            return;
         }
-        Ok(()) if *failing => {
-            *failing = false;
-            tracing::info!(%recording, "recordings are written again");
+        (self.failing, self.said) = (result.is_err(), Some(now));
+        match result {
+            Err(error) => {
+                tracing::error!(%recording, %error, "recordings cannot be written; calls go on, it is tried again every second");
+            }
+            Ok(()) => tracing::info!(%recording, "recordings are written again"),
         }
-        _ => {}
     }
 }

@@ -24,7 +24,7 @@ use crate::media::{Command, Output, Port, Recorded};
 
 /// The nap between two rounds that found packets.
 pub const NAP: Duration = Duration::from_millis(1);
-/// How often silence is looked for while packets flow.
+/// How often silence is looked for while there are calls.
 const TICK: Duration = Duration::from_millis(250);
 /// Ready sockets that are fetched at a time.
 const EVENTS: usize = 1024;
@@ -109,7 +109,7 @@ impl Worker {
                 if !self.obey(now) {
                     return;
                 }
-                timeout = self.patience(now);
+                timeout = self.patience(now, tick);
             }
             let ready = self.epoll.wait(&mut events, epoll_timeout(timeout)).unwrap_or(0);
             self.wake.asleep.store(false, Ordering::SeqCst);
@@ -120,11 +120,13 @@ impl Worker {
                     token => self.receive(now, token, &mut buffer),
                 }
             }
-            if self.relay.has_news() || now >= tick || !busy {
+            if now >= tick {
                 self.relay.tick(now, &mut self.out);
                 tick = now + TICK;
-                self.report();
+            } else if self.relay.has_news() {
+                self.relay.news(&mut self.out);
             }
+            self.report();
             if let Some(tape) = &mut self.tape {
                 tape.tick(now);
             }
@@ -232,8 +234,9 @@ impl Worker {
     }
 
     /// How long there is nothing to do but wait.
-    fn patience(&self, now: Instant) -> Duration {
-        let deadlines = [self.relay.deadline(), self.tape.as_ref().and_then(Tape::deadline)];
+    fn patience(&self, now: Instant, tick: Instant) -> Duration {
+        let silence = (!self.relay.is_empty()).then_some(tick);
+        let deadlines = [silence, self.tape.as_ref().and_then(Tape::deadline)];
         deadlines.into_iter().flatten().min().map_or(Duration::MAX, |at| at.since(now))
     }
 
