@@ -11,11 +11,14 @@
 //! ```
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod dns;
 pub mod engine;
+pub mod ladder;
 pub mod live;
 pub mod metrics;
 pub mod net;
@@ -240,6 +243,14 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     }));
 
     // Control socket
+    let socket = config.socket();
+    {
+        let _inside = runtime.enter();
+        if let Err(error) = api::serve(&socket, handle.clone()) {
+            // Calls matter more than the one who asks about them.
+            tracing::error!(%error, "the command line cannot reach this server: no socket at {}", socket.display());
+        }
+    }
     let running = Running { handle, engine: Some(engine), runtime: Some(runtime), steering, _lock: lock };
     let took = (running.handle.0.clock.mono() - started).as_millis();
     tracing::info!(

@@ -113,6 +113,17 @@ impl Builder<'_> {
         let node = View::of(self.root, "node");
         let listen = self.listen();
         let media = self.media(&listen);
+        let (data_dir, files) = self.places();
+        let http = View::of(self.root, "http").own("bind").and_then(Node::text).and_then(|t| t.parse().ok());
+        let ladder = usize::try_from(node.size("ladder")).unwrap_or(usize::MAX);
+        let http = http.map(|bind: SocketAddr| Http { bind });
+        let directory = Arc::new(self.directory(node, listen));
+        Config { path: PathBuf::new(), directory, data_dir, files, media, http, ladder, report: Default::default() }
+    }
+
+    /// The data directory and the files that grow.
+    pub fn places(&self) -> (PathBuf, Files) {
+        let node = View::of(self.root, "node");
         let data_dir = self.path(&node, "data_dir").unwrap_or_else(|| PathBuf::from("/var/lib/strowger"));
         let store = View::of(self.root, "store");
         let written = store.own("url").and_then(|n| Some((n.at, n.text()?.strip_prefix("sqlite:")?.to_owned())));
@@ -123,15 +134,10 @@ impl Builder<'_> {
         let recording = View::of(self.root, "recording");
         let files = Files {
             database,
-            spill: store.size("spill"),
             recordings: self.path(&recording, "dir").unwrap_or_else(|| data_dir.join("recordings")),
             keep: recording.duration("keep"),
         };
-        let http = View::of(self.root, "http").own("bind").and_then(Node::text).and_then(|t| t.parse().ok());
-        let ladder = usize::try_from(node.size("ladder")).unwrap_or(usize::MAX);
-        let http = http.map(|bind: SocketAddr| Http { bind });
-        let directory = Arc::new(self.directory(node, listen));
-        Config { path: PathBuf::new(), directory, data_dir, files, media, http, ladder, report: Default::default() }
+        (data_dir, files)
     }
 
     fn path(&self, view: &View<'_>, key: &str) -> Option<PathBuf> {

@@ -58,7 +58,7 @@ fn line(text: &mut String, key: &Key, step: bool) {
     let hidden = if step { "# " } else { hidden };
     let entry = format!("{hidden}{} = {value}", key.name);
     let yet = if key.later.is_some() { " (not yet in force)" } else { "" };
-    let _ = writeln!(text, "{entry:COLUMN$} # {need}{}: {}{yet}", key.kind.words(), key.about);
+    let _ = writeln!(text, "{entry:COLUMN$} # {need}{}; {}{yet}", key.kind.words(), key.about);
 }
 
 #[cfg(test)]

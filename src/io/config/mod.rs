@@ -26,6 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::directory::Directory;
+pub use value::duration;
+
 use problem::{Place, Problem, Report, Severity, Source};
 
 /// Where the configuration is unless the command line says otherwise.
@@ -63,8 +65,6 @@ pub struct Config {
 pub struct Files {
     /// The SQLite database.
     pub database: PathBuf,
-    /// Bytes that may be kept in a file while the database does not answer.
-    pub spill: u64,
     /// Folder of recordings.
     pub recordings: PathBuf,
     /// Age at which a recording is deleted; none: never.
@@ -107,7 +107,46 @@ impl Config {
 
     /// The control socket of a server with this configuration.
     pub fn socket(&self) -> PathBuf {
-        self.data_dir.join("strowger.sock")
+        self.data_dir.join(super::api::SOCKET)
+    }
+}
+
+/// What the command line must know to find a server, read from a file that may well have errors elsewhere.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The server's control socket.
+    pub socket: PathBuf,
+    /// Its database.
+    pub database: PathBuf,
+    /// The folder of recordings.
+    pub recordings: PathBuf,
+    /// The node's zone; UTC if it is not known.
+    pub zone: jiff::tz::TimeZone,
+}
+
+impl Places {
+    /// Reads them. Fails only if there is no such file.
+    pub fn load(path: &Path) -> Result<Places, Report> {
+        let texts = files(path).map_err(|problem| Report { sources: Vec::new(), problems: vec![*problem] })?;
+        let folders: Vec<PathBuf> =
+            texts.iter().map(|(p, _)| p.parent().map(Path::to_owned).unwrap_or_default()).collect();
+        let mut root = dom::Node::table(Place::default());
+        for (i, (_, text)) in texts.iter().enumerate() {
+            let file = u16::try_from(i).unwrap_or(u16::MAX);
+            let node = dom::read(file, text, &mut Vec::new(), &mut Vec::new());
+            dom::merge(&mut root, node, &mut Vec::new());
+        }
+        let folder = |place: Place| folders.get(usize::from(place.file)).cloned().unwrap_or_default();
+        let secrets = secret::Secrets::new();
+        let (data_dir, files) =
+            build::Builder { root: &root, secrets: &secrets, folder: &folder, not_yet: Vec::new() }.places();
+        let zone = build::View::of(&root, "node").text("timezone").and_then(|t| value::zone(&t).ok());
+        Ok(Places {
+            socket: data_dir.join(super::api::SOCKET),
+            database: files.database,
+            recordings: files.recordings,
+            zone: zone.unwrap_or(jiff::tz::TimeZone::UTC),
+        })
     }
 }
 

@@ -322,15 +322,7 @@ static STORE: Section = Section {
     name: "store",
     about: "Where call records and registrations are kept.",
     identity: None,
-    keys: &[
-        optional("url", Kind::StoreUrl, "\"sqlite:strowger.db\"", "else sqlite:strowger.db in data_dir"),
-        default(
-            "spill",
-            Kind::Size,
-            "\"256MiB\"",
-            "file in data_dir that keeps records while the database does not answer",
-        ),
-    ],
+    keys: &[optional("url", Kind::StoreUrl, "\"sqlite:strowger.db\"", "else sqlite:strowger.db in data_dir")],
 };
 
 static HTTP: Section = Section {
@@ -871,7 +863,7 @@ impl Kind {
             Kind::Ref(named) => format!("name of a {}", named.word()),
             Kind::Target(_) => "target".to_owned(),
             Kind::Steps => "targets or steps".to_owned(),
-            Kind::List(inner) => format!("list of: {}", inner.words()),
+            Kind::List(inner) => format!("list of {}", inner.words()),
             Kind::Some(inner) => format!("{}, or a list", inner.words()),
             Kind::Table(_) => "table".to_owned(),
             Kind::Tables(_) => "tables".to_owned(),

@@ -1,0 +1,49 @@
+//! The running server behind the control socket.
+
+use super::{Answer, Control};
+use crate::b2bua::{Ask, LiveCall, PhoneView, TrunkView};
+use crate::call::record::RecordId;
+use crate::io::Handle;
+use crate::io::store::{Reader, StoreError};
+
+impl Control for Handle {
+    fn calls(&self) -> Vec<LiveCall> {
+        self.live().calls()
+    }
+
+    fn call(&self, id: RecordId) -> Option<LiveCall> {
+        self.live().call(id)
+    }
+
+    fn phones(&self) -> Vec<PhoneView> {
+        self.live().phones()
+    }
+
+    fn trunks(&self) -> Vec<TrunkView> {
+        self.live().trunks()
+    }
+
+    fn status(&self) -> Answer {
+        let handle = self.clone();
+        Box::pin(async move { Handle::status(&handle).await })
+    }
+
+    fn ask(&self, ask: Ask) -> Answer {
+        let handle = self.clone();
+        Box::pin(async move { Handle::ask(&handle, ask).await })
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        // A store that is slow now gives what it has.
+        self.flush();
+        Handle::reader(self)
+    }
+
+    fn reload(&self) -> Result<Vec<String>, String> {
+        Handle::reload(self).map_err(|report| format!("{}{report}; the old configuration stays", report.render(false)))
+    }
+
+    fn drain(&self) {
+        Handle::drain(self);
+    }
+}

@@ -1,0 +1,234 @@
+//! The control socket: HTTP over a Unix socket in the data directory, for the command line. Whoever may open the socket may
+//! do everything; the file's mode (0600) is the permission. The HTTP API for others comes on top of the same answers.
+//!
+//! | call | answers |
+//! | --- | --- |
+//! | `GET /calls` · `/calls/ID` · `/calls/ID/ladder` | live calls · one, live or past · its SIP messages |
+//! | `GET /records?after=&limit=&since=&until=&number=&outcome=` | finished calls, oldest first |
+//! | `GET /phones` · `/trunks` · `/status` | what is registered · carriers · counters |
+//! | `POST /reload` · `/drain` | reads the configuration again · takes no new calls and ends with the last |
+//!
+//! Lists answer `{items, next}`, errors are `application/problem+json` (RFC 9457).
+
+pub mod client;
+mod handle;
+
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::pin::Pin;
+
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path as InPath, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::store::{Cursor, Filter, Reader, StoreError};
+use crate::b2bua::{Ask, LiveCall, PhoneView, TrunkView};
+use crate::base::Wall;
+use crate::call::record::{CallRecord, Outcome, RecordId};
+
+/// Name of the socket in the data directory.
+pub const SOCKET: &str = "strowger.sock";
+
+/// An answer that is waited for.
+pub type Answer = Pin<Box<dyn Future<Output = Value> + Send>>;
+
+/// What a running server can be asked and told.
+pub trait Control: Clone + Send + Sync + 'static {
+    /// Calls in progress.
+    fn calls(&self) -> Vec<LiveCall>;
+    /// One of them.
+    fn call(&self, id: RecordId) -> Option<LiveCall>;
+    /// Registered phones.
+    fn phones(&self) -> Vec<PhoneView>;
+    /// Trunks.
+    fn trunks(&self) -> Vec<TrunkView>;
+    /// Counters and addresses.
+    fn status(&self) -> Answer;
+    /// Asks the core; `null` where there is nothing.
+    fn ask(&self, ask: Ask) -> Answer;
+    /// The records, with everything that was saved by now. Blocks.
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+    /// Reads the configuration again. Blocks. What to tell the operator, or why it was refused.
+    fn reload(&self) -> Result<Vec<String>, String>;
+    /// Takes no new calls, ends with the last.
+    fn drain(&self);
+}
+
+/// Serves the socket on the tokio runtime that this is called in. A socket that a dead server left is replaced: whoever
+/// calls this holds the data directory.
+pub fn serve(socket: &Path, control: impl Control) -> io::Result<()> {
+    let fresh = socket.with_extension("sock.new");
+    let _ = std::fs::remove_file(&fresh);
+    let listener = tokio::net::UnixListener::bind(&fresh)?;
+    // Nobody finds the socket before it is closed to others.
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&fresh, socket)?;
+    let router = router(control);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the control socket ended");
+        }
+    });
+    Ok(())
+}
+
+fn router<C: Control>(control: C) -> Router {
+    Router::new()
+        .route("/calls", get(async |State(c): State<C>| list(c.calls())))
+        .route("/calls/{id}", get(call::<C>))
+        .route("/calls/{id}/ladder", get(ladder::<C>))
+        .route("/records", get(records::<C>))
+        .route("/phones", get(async |State(c): State<C>| list(c.phones())))
+        .route("/trunks", get(async |State(c): State<C>| list(c.trunks())))
+        .route("/status", get(async |State(c): State<C>| Json(c.status().await)))
+        .route("/reload", post(reload::<C>))
+        .route("/drain", post(drain::<C>))
+        .with_state(control)
+}
+
+fn list<T: Serialize>(items: Vec<T>) -> Json<Value> {
+    Json(json!({ "items": items, "next": null }))
+}
+
+/// Why a request was refused.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Refused(status, detail) = self;
+        let title = status.canonical_reason().unwrap_or("Error");
+        let body = Json(json!({ "title": title, "status": status.as_u16(), "detail": detail }));
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Refused {
+        Refused(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+fn id(text: &str) -> Result<RecordId, Refused> {
+    text.parse().map_err(|_| Refused(StatusCode::NOT_FOUND, "not a call id (26 letters and digits)".to_owned()))
+}
+
+async fn call<C: Control>(State(control): State<C>, InPath(text): InPath<String>) -> Result<Json<Value>, Refused> {
+    let id = id(&text)?;
+    if let Some(live) = control.call(id) {
+        return Ok(Json(json!({ "live": true, "call": live })));
+    }
+    let record = blocking(move || control.reader()?.record(id)).await?;
+    let record = record.ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("there is no call {id}")))?;
+    Ok(Json(json!({ "live": false, "call": record })))
+}
+
+async fn ladder<C: Control>(State(control): State<C>, InPath(text): InPath<String>) -> Result<Json<Value>, Refused> {
+    let id = id(&text)?;
+    match control.ask(Ask::Ladder(id)).await {
+        Value::Null => {
+            let why = format!("the messages of call {id} are not kept any more (`ladder` in [node] says how much is)");
+            Err(Refused(StatusCode::NOT_FOUND, why))
+        }
+        ladder => Ok(Json(ladder)),
+    }
+}
+
+/// Which records, as a query.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Wanted {
+    /// Only after this cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Cursor>,
+    /// At most so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Calls that began at or after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Wall>,
+    /// Calls that began before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Wall>,
+    /// Caller, called or shown number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+    /// Outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+impl Wanted {
+    /// As the store wants it.
+    pub fn filter(self) -> Filter {
+        Filter {
+            after: self.after.unwrap_or(0),
+            limit: self.limit.unwrap_or(0),
+            since: self.since,
+            until: self.until,
+            number: self.number,
+            outcome: self.outcome,
+        }
+    }
+}
+
+/// A page of records with the cursor to go on from; none behind the last page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// Oldest first.
+    pub items: Vec<CallRecord>,
+    /// Cursor of the last item.
+    pub next: Option<Cursor>,
+}
+
+impl Page {
+    /// Reads one.
+    pub fn read(reader: &mut dyn Reader, wanted: Wanted) -> Result<Page, StoreError> {
+        let found = reader.records(&wanted.filter())?;
+        let next = found.last().map(|(cursor, _)| *cursor);
+        Ok(Page { items: found.into_iter().map(|(_, record)| record).collect(), next })
+    }
+}
+
+async fn records<C: Control>(
+    State(control): State<C>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Page>, Refused> {
+    let Query(wanted) = query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    Ok(Json(blocking(move || Page::read(&mut *control.reader()?, wanted)).await?))
+}
+
+async fn reload<C: Control>(State(control): State<C>) -> Result<Json<Value>, Refused> {
+    let done = tokio::task::spawn_blocking(move || control.reload()).await;
+    match done {
+        Ok(Ok(notes)) => Ok(Json(json!({ "notes": notes }))),
+        Ok(Err(why)) => Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, why)),
+        Err(_) => Err(Refused(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "reloading broke off; the old configuration stays".to_owned(),
+        )),
+    }
+}
+
+async fn drain<C: Control>(State(control): State<C>) -> (StatusCode, Json<Value>) {
+    let calls = control.calls().len();
+    control.drain();
+    (StatusCode::ACCEPTED, Json(json!({ "calls": calls })))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Refused> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, "reading broke off".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests;
