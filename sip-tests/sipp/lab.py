@@ -374,14 +374,14 @@ def strowger(template, core=None, directory=None, **values):
 
 
 class Sipp:
-    """One SIPp process playing one of the scenarios beside this file."""
+    """One SIPp process playing one of the scenarios beside this file (or one given by its full path)."""
 
     def __init__(self, scenario, port, target=None, core=None, directory=None, extra=()):
         self.directory = directory or scratch()
-        self.stat = os.path.join(self.directory, f"{scenario}-{port}-{token(4)}.csv")
+        path = scenario if os.path.isabs(scenario) else os.path.join(HERE, scenario + ".xml")
+        self.stat = os.path.join(self.directory, f"{os.path.basename(scenario)}-{port}-{token(4)}.csv")
         self.errors = self.stat[:-4] + ".err"
         self.screen = self.stat[:-4] + ".out"
-        path = os.path.join(HERE, scenario + ".xml")
         argv = ["sipp"] + ([f"{target[0]}:{target[1]}"] if target else []) + [
             "-sf", path, "-i", "127.0.0.1", "-p", str(port), "-nostdin", "-trace_stat", "-stf", self.stat, "-fd", "1",
             "-trace_err", "-error_file", self.errors, "-cp", str(free_port())]

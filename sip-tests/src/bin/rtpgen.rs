@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 
 const USAGE: &str =
     "usage: rtpgen media|latency [--server ADDR | --ng ADDR [--record] | --direct] --uac PORT --uas PORT [--media PORT]
-       [--number N] [--calls N] [--rate CALLS_PER_SECOND] [--pps N] [--warm S] [--seconds S] [--idle]
+       [--number N,N...] [--calls N] [--rate CALLS_PER_SECOND] [--pps N] [--warm S] [--seconds S] [--idle]
 media prints 'up', 'window', 'done' (one word a line) as it goes, then one JSON object; --idle sends no RTP at all";
 
 struct Options {
@@ -361,7 +361,7 @@ fn ours(packet: &[u8]) -> Option<(u64, Duration)> {
 /// Every call of a run, both ends of each.
 struct Calls {
     server: SocketAddr,
-    number: String,
+    numbers: Vec<String>,
     rate: f64,
     uac: UdpSocket,
     uas: UdpSocket,
@@ -422,7 +422,7 @@ impl Calls {
         callers.resize_with(options.calls, Caller::default);
         Ok(Calls {
             server,
-            number: options.number.clone(),
+            numbers: options.number.split(',').map(str::to_string).collect(),
             rate: options.rate,
             uac,
             uas,
@@ -507,7 +507,7 @@ impl Calls {
              From: <sip:+79131234567@127.0.0.1:{port}>;tag=a{call}\r\nTo: <sip:{number}@{server}>\r\nCall-ID: {run}-{call}@127.0.0.1\r\n\
              CSeq: 1 INVITE\r\nContact: <sip:+79131234567@127.0.0.1:{port}>\r\nMax-Forwards: 70\r\nUser-Agent: rtpgen\r\n\
              Content-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{body}",
-            number = self.number,
+            number = self.numbers[call % self.numbers.len()],
             server = self.server,
             port = self.uac_port,
             run = self.run,
