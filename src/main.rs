@@ -6,5 +6,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Huge pages would hold 2 MiB for each thread's first few kilobytes. Refused: more memory, nothing worse.
+    nix::sys::prctl::set_thp_disable(true).ok();
     strowger::io::cli::main()
 }
