@@ -76,6 +76,22 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_lists_every_key() {
+        let page = include_str!("../../../docs/configuration.md");
+        let listed = page.rsplit_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).map(|(block, _)| block);
+        assert_eq!(listed, Some(print().as_str()), "put the output of `check --defaults` into docs/configuration.md");
+    }
+
+    #[test]
+    fn the_reference_s_example_is_valid_but_for_its_secrets() {
+        let page = include_str!("../../../docs/configuration.md");
+        let example = page.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).map(|(block, _)| block);
+        let report = Config::parse(Path::new("docs.toml"), example.expect("an example")).expect_err("no such secrets");
+        let codes: Vec<&str> = report.problems.iter().map(|p| p.code).collect();
+        assert_eq!(codes, ["config::secret", "config::secret"], "{}", report.render(false));
+    }
+
+    #[test]
     fn every_default_is_valid_for_its_key_and_every_example_too() {
         // With every key shown, all examples are walked over as well; what they name need not exist.
         let all: String = print()

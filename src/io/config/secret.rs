@@ -2,6 +2,8 @@
 //! configuration is read, and never printed.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::dom::Node;
@@ -47,42 +49,41 @@ impl Reader<'_> {
                 problems.extend(self.weak(node, what, &secret));
                 secrets.insert(node.at, secret);
             }
-            Err(problem) => problems.extend(problem),
+            Err(problem) => problems.extend(problem.map(|p| *p)),
         }
     }
 
     /// The secret; `Err(None)` where the walk has complained about its form already.
-    fn resolve(&self, node: &Node) -> Result<String, Option<Problem>> {
+    fn resolve(&self, node: &Node) -> Result<String, Option<Box<Problem>>> {
         let secret = if let Some(text) = node.text() {
             text.to_owned()
         } else if let Some(file) = node.get("file") {
             let path = (self.folder)(file.at).join(file.text().ok_or(None)?);
-            self.from_file(file, &path)?
+            self.first_line(file, &path)?
         } else if let Some(credential) = node.get("credential") {
             let name = credential.text().ok_or(None)?;
             let folder = (self.env)("CREDENTIALS_DIRECTORY").ok_or_else(|| {
                 let problem = Problem::error("config::secret", credential.at, "there are no systemd credentials here");
-                Some(problem.label("no $CREDENTIALS_DIRECTORY").help(format!(
-                    "start by systemd with `LoadCredential={name}:/path`; to check by hand, set CREDENTIALS_DIRECTORY"
-                )))
+                let help =
+                    format!("start by systemd with `LoadCredential={name}:/path`; by hand, set CREDENTIALS_DIRECTORY");
+                Some(Box::new(problem.label("no $CREDENTIALS_DIRECTORY").help(help)))
             })?;
             if name.contains('/') || name.starts_with('.') {
                 let problem = Problem::error("config::secret", credential.at, "a credential is a name, not a path");
-                return Err(Some(problem.help("write the name of `LoadCredential=NAME:/path`")));
+                return Err(Some(Box::new(problem.help("write the name of `LoadCredential=NAME:/path`"))));
             }
-            self.from_file(credential, &Path::new(&folder).join(name))?
+            self.first_line(credential, &Path::new(&folder).join(name))?
         } else if let Some(env) = node.get("env") {
             let name = env.text().ok_or(None)?;
             match ((self.env)(name), node.get("default").map(|d| (d.at, d.text()))) {
                 (Some(secret), _) if !secret.is_empty() => secret,
                 (_, Some((_, Some(default)))) if self.exposed.is_none() => default.to_owned(),
-                (_, Some((at, Some(_)))) => return Err(Some(self.refused(at, name))),
+                (_, Some((at, Some(_)))) => return Err(Some(Box::new(self.refused(at, name)))),
                 (_, Some((_, None))) => return Err(None),
                 (_, None) => {
                     let problem = Problem::error("config::secret", env.at, format!("the variable {name} is not set"));
-                    return Err(Some(
-                        problem.label("not set").help(format!("set {name} in the environment of the server")),
-                    ));
+                    let problem = problem.label("not set").help(format!("set {name} in the environment of the server"));
+                    return Err(Some(Box::new(problem)));
                 }
             }
         } else {
@@ -90,22 +91,23 @@ impl Reader<'_> {
         };
         if secret.is_empty() {
             let problem = Problem::error("config::secret", node.at, "the secret is empty").label("empty");
-            return Err(Some(problem.help("an empty secret opens the door to everyone")));
+            return Err(Some(Box::new(problem.help("an empty secret opens the door to everyone"))));
         }
         Ok(secret)
     }
 
-    fn from_file(&self, node: &Node, path: &Path) -> Result<String, Problem> {
+    fn first_line(&self, node: &Node, path: &Path) -> Result<String, Box<Problem>> {
         let wrong = |why: String| {
-            Problem::error("config::secret", node.at, format!("{}: {why}", path.display()))
-                .label("cannot be read")
-                .help("the file holds the secret in its first line and is readable by the server's user")
+            let problem = Problem::error("config::secret", node.at, format!("{}: {why}", path.display()));
+            let help = "the file holds the secret in its first line and is readable by the server's user";
+            Box::new(problem.label("cannot be read").help(help))
         };
-        let size = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
-        if size > MAX_SECRET {
+        let file = File::open(path).map_err(|e| wrong(e.to_string()))?;
+        let mut text = String::new();
+        file.take(MAX_SECRET + 1).read_to_string(&mut text).map_err(|e| wrong(e.to_string()))?;
+        if text.len() as u64 > MAX_SECRET {
             return Err(wrong(format!("larger than {MAX_SECRET} bytes")));
         }
-        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
