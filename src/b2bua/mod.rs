@@ -148,6 +148,8 @@ pub struct B2bua {
     rng: Rng,
     tx: Layer<Owner>,
     said: Vec<Output<Owner>>,
+    /// The other half of a pair of buffers: what is being dealt with, while more is said.
+    hearing: Vec<Output<Owner>>,
     calls: SlotMap<CallKey, Call>,
     legs: Legs,
     proxy: Proxy,
@@ -204,6 +206,7 @@ impl B2bua {
             rng,
             tx,
             said: Vec::new(),
+            hearing: Vec::new(),
             calls,
             legs,
             proxy: Proxy::default(),
@@ -329,11 +332,12 @@ impl B2bua {
     /// Deals with everything that came of an event.
     fn settle(&mut self) {
         loop {
-            for output in std::mem::take(&mut self.said) {
-                self.output(output);
-            }
-            for want in std::mem::take(&mut self.node.wants) {
-                self.want(want);
+            std::mem::swap(&mut self.said, &mut self.hearing);
+            let mut heard = std::mem::take(&mut self.hearing);
+            heard.drain(..).for_each(|output| self.output(output));
+            self.hearing = heard;
+            if !self.node.wants.is_empty() {
+                std::mem::take(&mut self.node.wants).into_iter().for_each(|want| self.want(want));
             }
             if self.said.is_empty() && self.node.wants.is_empty() {
                 return;
