@@ -116,11 +116,14 @@ impl Ladder {
         while self.entries.front().is_some_and(|e| e.start < end && start < e.start + e.len as usize) {
             self.entries.pop_front();
         }
-        if self.bytes.len() < end {
-            self.bytes.reserve_exact(self.size - self.bytes.len());
-            self.bytes.resize(end, 0);
+        if self.bytes.is_empty() {
+            // Address space only: a page is touched when the ring first comes there.
+            self.bytes.reserve_exact(self.size);
         }
-        self.bytes[start..end].copy_from_slice(wire);
+        // What lies beyond the filled part, after the ring's end was left unused in its first turn, is filled on the way.
+        let filled = self.bytes.len().saturating_sub(start).min(wire.len());
+        self.bytes[start..start + filled].copy_from_slice(&wire[..filled]);
+        self.bytes.extend_from_slice(&wire[filled..]);
         self.head = end;
         self.entries.push_back(Entry { call_id, at, remote, sent, start, len: wire.len() as u32 });
     }

@@ -234,7 +234,6 @@ impl Call {
         }
         let alone = ringing.legs.len() == 1;
         if status == 180 || (status == 183 && body.is_some()) {
-            ringing.rung = true;
             if self.first_ring.is_none() {
                 self.first_ring = Some(cx.now.mono);
             }
@@ -252,7 +251,6 @@ impl Call {
         if let Some(caller) = legs.get_mut(self.a) {
             caller.progress(cx, status, variant, answer.as_ref());
         }
-        self.show(legs, cx);
     }
 
     /// Towards the caller every early dialog of a leg is an early dialog of its own (RFC 3261 12.1, 13.2.2.4): an answer in one

@@ -190,7 +190,6 @@ struct Ringing {
     best: Option<Final>,
     /// How many early dialogs the caller has seen.
     variants: u8,
-    rung: bool,
 }
 
 /// Two legs talk.
@@ -453,7 +452,7 @@ impl Call {
     /// `routing`, `ringing`, `talking`, `hold`, `ended`.
     pub fn state_name(&self) -> &'static str {
         match &self.state {
-            State::Ringing(ringing) if ringing.rung => "ringing",
+            State::Ringing(ringing) if !ringing.legs.is_empty() => "ringing",
             State::Ringing(_) => "routing",
             State::Connected(connected) if connected.held => "hold",
             State::Connected(_) => "talking",
