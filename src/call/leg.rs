@@ -461,7 +461,7 @@ impl Leg {
         let State::Invited(invited) = &self.state else { return };
         let Some(request) = cx.tx.request_of(invited.invite) else { return };
         let mut w = Writer::answer(request, self.flow.remote, status, phrase(status), Some(&self.tag_of(variant)));
-        w.copy(request, Name::RecordRoute).header(Name::Contact, contact(&self.flow));
+        w.copy(request, Name::RecordRoute).contact(&self.flow);
         let bytes = finish(w, body);
         cx.tx.respond(cx.now.mono, invited.invite, status, bytes, cx.said);
     }
@@ -475,7 +475,7 @@ impl Leg {
         dialog.early = false;
         let mut usage = Usage::uas(request.cseq().seq, invited.offer.is_some());
         let mut w = Writer::answer(request, self.flow.remote, 200, "OK", Some(&tag));
-        w.copy(request, Name::RecordRoute).header(Name::Contact, contact(&self.flow));
+        w.copy(request, Name::RecordRoute).contact(&self.flow);
         w.header(Name::Allow, ALLOW).header(Name::Supported, "timer");
         let timer = write_timer(&mut w, invited.timer, cx.now.mono);
         let update = allows_update(request);
@@ -519,16 +519,15 @@ impl Leg {
         let dial = &calling.dial;
         let flow = dial.place.flow;
         let mut w = Writer::request("INVITE", &dial.place.uri);
-        let token = flow.transport.via_token();
-        w.fmt(Name::Via, format_args!("SIP/2.0/{token} {};branch={branch};rport", flow.local));
+        w.via(&flow, &branch);
         w.number(Name::MaxForwards, dial.max_forwards);
         for route in &dial.place.route {
             w.header(Name::Route, route);
         }
-        w.fmt(Name::From, format_args!("{};tag={}", dial.from, self.tag));
+        w.parts(Name::From, &[&dial.from, ";tag=", &self.tag]);
         w.header(Name::To, &dial.to).header(Name::CallId, &*self.call_id);
         w.fmt(Name::CSeq, format_args!("{} INVITE", calling.seq));
-        w.header(Name::Contact, contact(&flow)).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
+        w.contact(&flow).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
         w.number(Name::SessionExpires, calling.timer.expires);
         if let Some(min_se) = calling.timer.min_se {
             w.number(Name::MinSe, min_se);
@@ -595,7 +594,7 @@ impl Leg {
         let mut w = Writer::answer(request, self.flow.remote, status, words, None);
         let accepted = (200..300).contains(&status);
         if accepted {
-            w.copy(request, Name::RecordRoute).header(Name::Contact, contact(&self.flow));
+            w.copy(request, Name::RecordRoute).contact(&self.flow);
             w.header(Name::Allow, ALLOW).header(Name::Supported, "timer");
             up.timer = write_timer(&mut w, timer, cx.now.mono).or(up.timer);
         }
@@ -618,7 +617,8 @@ impl Leg {
     pub fn ask(&mut self, cx: &mut Cx<'_>, asked: &Asked) {
         let State::Up(up) = &mut self.state else { return };
         let (key, branch) = cx.tx.branch();
-        let mut w = up.dialog.request(asked.method, &branch, Some(&contact(&self.flow)));
+        let mut w = up.dialog.request(asked.method, &branch, None);
+        w.contact(&self.flow);
         w.header(Name::UserAgent, USER_AGENT);
         let bytes = match &asked.content_type {
             Some(content_type) => w.body(content_type, &asked.body),
@@ -1126,8 +1126,8 @@ impl Leg {
     ) {
         let State::Up(up) = &mut self.state else { return };
         let (key, branch) = cx.tx.branch();
-        let mut w = up.dialog.request(method, &branch, Some(&contact(&self.flow)));
-        w.header(Name::Allow, ALLOW).header(Name::Supported, "timer");
+        let mut w = up.dialog.request(method, &branch, None);
+        w.contact(&self.flow).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
         if let Some(timer) = &up.timer {
             let who = if timer.ours { "uac" } else { "uas" };
             w.fmt(Name::SessionExpires, format_args!("{};refresher={who}", timer.expires));
@@ -1245,9 +1245,7 @@ impl Up {
         if msg.method() == Method::Update && body.is_none() {
             self.usage.update_answered();
             let mut w = Writer::answer(msg, flow.remote, 200, "OK", None);
-            w.header(Name::Contact, contact(&self.dialog.flow))
-                .header(Name::Allow, ALLOW)
-                .header(Name::Supported, "timer");
+            w.contact(&self.dialog.flow).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
             self.timer = write_timer(&mut w, timer, cx.now.mono).or(self.timer);
             cx.tx.respond(cx.now.mono, key, 200, w.finish(), cx.said);
             return None;
@@ -1302,13 +1300,6 @@ fn address(name: Option<&str>, user: &str, domain: &str) -> String {
     match name.filter(|n| !n.is_empty()) {
         Some(name) => format!("{} <sip:{user}@{domain}>", crate::sip::quote(name)),
         None => format!("<sip:{user}@{domain}>"),
-    }
-}
-
-fn contact(flow: &Flow) -> String {
-    match flow.transport {
-        Transport::Udp => format!("<sip:{}>", flow.local),
-        other => format!("<sip:{};transport={}>", flow.local, other.param()),
     }
 }
 

@@ -199,8 +199,7 @@ impl Dialog {
             Some(_) | None => (&*self.target, &self.routes[..], None),
         };
         let mut writer = Writer::request(method.as_str(), uri);
-        let (transport, local) = (self.flow.transport.via_token(), self.flow.local);
-        writer.fmt(Name::Via, format_args!("SIP/2.0/{transport} {local};branch={branch};rport"));
+        writer.via(&self.flow, branch);
         writer.header(Name::MaxForwards, MAX_FORWARDS);
         for route in routes {
             writer.header(Name::Route, &**route);
@@ -208,10 +207,10 @@ impl Dialog {
         if let Some(target) = last {
             writer.fmt(Name::Route, format_args!("<{target}>"));
         }
-        writer.fmt(Name::From, format_args!("{};tag={}", self.local, self.local_tag));
+        writer.parts(Name::From, &[&self.local, ";tag=", &self.local_tag]);
         match &*self.remote_tag {
             "" => writer.header(Name::To, &*self.remote),
-            tag => writer.fmt(Name::To, format_args!("{};tag={tag}", self.remote)),
+            tag => writer.parts(Name::To, &[&self.remote, ";tag=", tag]),
         };
         writer.header(Name::CallId, &*self.call_id);
         writer.fmt(Name::CSeq, format_args!("{seq} {}", method.as_str()));

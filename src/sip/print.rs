@@ -11,6 +11,7 @@ use super::chars;
 use super::limits;
 use super::message::{Line, Message, Refusal};
 use super::name::Name;
+use super::transport::{Flow, Transport};
 use super::uri::{self, Via};
 
 thread_local! {
@@ -172,6 +173,32 @@ impl Writer {
         self
     }
 
+    /// Adds the Via of a request of ours: the path's transport and our address of it.
+    pub fn via(&mut self, flow: &Flow, branch: &str) -> &mut Self {
+        self.name(Name::Via);
+        self.out.extend_from_slice(b"SIP/2.0/");
+        self.out.extend_from_slice(flow.transport.via_token().as_bytes());
+        self.out.push(b' ');
+        self.socket(flow.local);
+        self.out.extend_from_slice(b";branch=");
+        self.clean(branch.as_bytes());
+        self.out.extend_from_slice(b";rport\r\n");
+        self
+    }
+
+    /// Adds our Contact on a path.
+    pub fn contact(&mut self, flow: &Flow) -> &mut Self {
+        self.name(Name::Contact);
+        self.out.extend_from_slice(b"<sip:");
+        self.socket(flow.local);
+        if flow.transport != Transport::Udp {
+            self.out.extend_from_slice(b";transport=");
+            self.out.extend_from_slice(flow.transport.param().as_bytes());
+        }
+        self.out.extend_from_slice(b">\r\n");
+        self
+    }
+
     /// Ends the message without a body.
     pub fn finish(mut self) -> Bytes {
         self.out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
@@ -233,6 +260,34 @@ impl Writer {
         }
     }
 
+    fn socket(&mut self, address: SocketAddr) {
+        match address {
+            SocketAddr::V4(_) => self.ip(address.ip()),
+            SocketAddr::V6(_) => {
+                self.out.push(b'[');
+                self.ip(address.ip());
+                self.out.push(b']');
+            }
+        }
+        self.out.push(b':');
+        self.decimal(u64::from(address.port()));
+    }
+
+    fn ip(&mut self, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(ip) => {
+                for (i, octet) in ip.octets().into_iter().enumerate() {
+                    if i > 0 {
+                        self.out.push(b'.');
+                    }
+                    self.decimal(u64::from(octet));
+                }
+            }
+            // Rare enough for the general formatter. Cannot fail: the sink takes everything.
+            IpAddr::V6(ip) => drop(write!(Clean(self), "{ip}")),
+        }
+    }
+
     fn decimal(&mut self, mut n: u64) {
         let mut digits = [0u8; 20];
         let mut at = digits.len();
@@ -274,7 +329,8 @@ impl Writer {
                         self.clean(&line[from..to]);
                     }
                     if received {
-                        let _ = write!(Clean(self), ";received={ip}");
+                        self.out.extend_from_slice(b";received=");
+                        self.ip(ip);
                     }
                     if asked {
                         self.out.extend_from_slice(b";rport=");

@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Instant;
 
-/// The grid that clean-up deadlines are rounded up to.
-pub const GRID: Duration = Duration::from_millis(250);
+pub use crate::base::timer::GRID;
 
 /// How long a final answer to an INVITE may be repeated by a peer over UDP: the floor of Timer D (RFC 3261 17.1.1.2).
 pub const LEAST_D: Duration = Duration::from_secs(32);
