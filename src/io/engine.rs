@@ -32,6 +32,9 @@ pub const FRAMES: usize = 1_024;
 const ASKED: usize = 1_024;
 /// Inputs taken from the queue per round, so that the sockets are not kept waiting.
 const ROUND: usize = 256;
+/// How late a deadline may be met. Messages that come meanwhile meet it for nothing; a wake-up of its own costs more than all the
+/// work on a message, and most deadlines (repeat if no answer came) are void by the time they are due. SIP's shortest is 500 ms.
+const SLACK: Duration = Duration::from_millis(10);
 /// Panics of the core that are logged; later ones are only counted.
 const LOGGED_PANICS: u64 = 100;
 
@@ -302,7 +305,7 @@ impl<C: Core, O: Outside> Engine<C, O> {
         match self.core.deadline() {
             None => EpollTimeout::NONE,
             Some(at) => {
-                let millis = (at - self.now.mono).as_micros().div_ceil(1000).clamp(1, 60_000);
+                let millis = (at + SLACK - self.now.mono).as_micros().div_ceil(1000).clamp(1, 60_000);
                 EpollTimeout::from(millis as u16)
             }
         }

@@ -88,8 +88,10 @@ impl Check {
 pub struct Played {
     /// When it was, by the server's shifted clock.
     pub at: Wall,
-    /// What was checked.
+    /// What was checked: first what both ends saw and heard, then the record's figures.
     pub checks: Vec<Check>,
+    /// How many of them both ends saw and heard.
+    pub at_the_ends: usize,
     /// What the server wrote of it.
     pub record: Option<CallRecord>,
     /// Its files.
@@ -253,6 +255,7 @@ fn play(scene: &Scene, cast: &mut Cast, running: &Running, cursor: &mut i64, lad
         Ok(checks) => checks,
         Err(missed) => vec![Check::is(missed.to_string(), false)],
     };
+    let at_the_ends = checks.len();
     let records = records(running, *cursor, scene.record.is_some());
     if let Some((last, _)) = records.last() {
         *cursor = *last;
@@ -272,7 +275,7 @@ fn play(scene: &Scene, cast: &mut Cast, running: &Running, cursor: &mut i64, lad
         }
     }
     let ladder = record.as_ref().filter(|_| ladder).map(|r| running.ask(Ask::Ladder(r.id)));
-    Played { at, checks, record, recordings, ladder }
+    Played { at, checks, at_the_ends, record, recordings, ladder }
 }
 
 /// The records written since `cursor`, complete with their recordings.

@@ -8,11 +8,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::scenes::Scene;
-use super::{Heard, Played};
+use super::{Check, Heard, Played};
 use crate::base::Wall;
 use crate::call::record::{By, CallRecord, Direction, Outcome};
 use crate::directory::Directory;
-use crate::io::Running;
+use crate::io::{Running, ladder};
+use crate::policy::Why;
 
 /// Tells it.
 pub struct Teller<'a> {
@@ -50,14 +51,9 @@ impl Teller<'_> {
         let time = self.bold(&self.when(played.at, "%H:%M"));
         writeln!(out, "{sign} {time}  {}", self.sentence(scene, played))?;
         if let Some(record) = &played.record {
-            for why in &record.explain {
-                self.detail(out, "why", &format!("{}: {}", why.rule, why.because))?;
-            }
+            self.reasons(out, record)?;
         }
-        let checked: Vec<&str> = played.checks.iter().filter(|c| c.ok).map(|c| &*c.what).collect();
-        if !checked.is_empty() {
-            self.detail(out, "checked", &checked.join(" · "))?;
-        }
+        self.checked(out, played)?;
         for check in played.checks.iter().filter(|c| !c.ok) {
             writeln!(out, "           {} {}", self.paint("31", "WRONG   "), check.what)?;
         }
@@ -142,6 +138,33 @@ impl Teller<'_> {
         text
     }
 
+    /// Why it went where it went: what decided, and how much before it did not.
+    fn reasons(&self, out: &mut dyn Write, record: &CallRecord) -> io::Result<()> {
+        let passed_over = |w: &Why| ["not taken", "skipped"].iter().any(|word| w.because.starts_with(word));
+        for why in record.explain.iter().filter(|w| !passed_over(w)) {
+            self.detail(out, "why", &format!("{}: {}", why.rule, why.because))?;
+        }
+        match record.explain.iter().filter(|w| passed_over(w)).count() {
+            0 => Ok(()),
+            1 => self.detail(out, "", "(1 rule before it does not hold)"),
+            n => self.detail(out, "", &format!("({n} rules before it do not hold)")),
+        }
+    }
+
+    fn checked(&self, out: &mut dyn Write, played: &Played) -> io::Result<()> {
+        let (ends, figures) = played.checks.split_at(played.at_the_ends);
+        let right = |checks: &[Check]| checks.iter().filter(|c| c.ok).map(|c| c.what.clone()).collect::<Vec<_>>();
+        let (mut seen, figures) = (right(ends), right(figures).len());
+        if figures > 0 {
+            seen.push(format!("{figures} figures of the record"));
+        }
+        for few in seen.chunks(3) {
+            let name = if few[0] == seen[0] { "checked" } else { "" };
+            self.detail(out, name, &few.join(" · "))?;
+        }
+        Ok(())
+    }
+
     fn object(&self, scene: &Scene, played: &Played) -> Value {
         json!({
             "scene": scene.name,
@@ -208,18 +231,8 @@ impl Teller<'_> {
     }
 
     fn ladder(&self, out: &mut dyn Write, ladder: &Value) -> io::Result<()> {
-        for entry in ladder["messages"].as_array().into_iter().flatten() {
-            let line = entry["message"].as_str().unwrap_or_default().lines().next().unwrap_or_default();
-            let arrow = if entry["sent"] == true { "──>" } else { "<──" };
-            let at = entry["at"].as_str().and_then(|at| at.split('T').nth(1)).unwrap_or_default();
-            let who = entry["who"].as_str().unwrap_or_default();
-            self.detail(
-                out,
-                at.trim_end_matches('Z'),
-                &format!("{arrow} {who:<16} {}", line.trim_start_matches("SIP/2.0 ")),
-            )?;
-        }
-        Ok(())
+        let drawn = ladder::draw(ladder, &|at| self.when(at, "%H:%M:%S%.3f"));
+        drawn.lines().try_for_each(|line| writeln!(out, "           {}", self.paint("2", line)))
     }
 
     fn detail(&self, out: &mut dyn Write, name: &str, text: &str) -> io::Result<()> {
