@@ -9,6 +9,8 @@
 //! counted for the threads that do the work (the writers of recordings included), divided by the packets that came through.
 //! Delay is from the sender's clock before it sends to after it has received, so it holds the sender's own rounds too.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
