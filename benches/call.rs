@@ -222,7 +222,9 @@ fn whole(costs: &[Cost]) -> Cost {
 fn ends(remote: SocketAddr, bytes: &Bytes) -> (&'static str, Vec<(Step, Bytes)>) {
     let who = if remote == address(CARRIER) { CARRIER } else { PHONE };
     let answers = match &bytes[..4] {
-        b"INVI" => vec![(Step::Ringing, response(bytes, "180 Ringing", "")), (Step::Answer, response(bytes, "200 OK", SDP))],
+        b"INVI" => {
+            vec![(Step::Ringing, response(bytes, "180 Ringing", "")), (Step::Answer, response(bytes, "200 OK", SDP))]
+        }
         b"BYE " | b"OPTI" => vec![(Step::Gone, response(bytes, "200 OK", ""))],
         _ => Vec::new(), // responses, ACK
     };

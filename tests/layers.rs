@@ -35,7 +35,8 @@ fn everyone_uses_only_what_stands_to_the_right() {
         let (Some(layer), Some(_)) = (parts.next(), parts.next()) else { continue }; // lib.rs and main.rs may use all
         let text = fs::read_to_string(&file).expect("sources are UTF-8");
         let layer = layer.as_os_str().to_str().expect("layers have plain names");
-        faults.extend(check(layer, &text).into_iter().map(|(line, why)| format!("src/{}:{line}: {why}", name.display())));
+        faults
+            .extend(check(layer, &text).into_iter().map(|(line, why)| format!("src/{}:{line}: {why}", name.display())));
         read += 1;
     }
     assert!(read > MAY_USE.len(), "the sources are not where this test looks for them");
@@ -67,14 +68,17 @@ fn check(layer: &str, text: &str) -> Vec<(usize, String)> {
     let may = match MAY_USE.iter().find(|(name, _)| *name == layer) {
         Some((_, may)) => may,
         None if layer == "io" => return Vec::new(),
-        None => return vec![(1, format!("`{layer}` is not in the drawing: enter it in tests/layers.rs and in src/lib.rs"))],
+        None => {
+            return vec![(1, format!("`{layer}` is not in the drawing: enter it in tests/layers.rs and in src/lib.rs"))];
+        }
     };
     let mut faults = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let code = line.split_once("//").map_or(line, |(code, _)| code);
         for used in code.match_indices("crate::").map(|(at, _)| word(&code[at + "crate::".len()..])) {
             if used.is_empty() {
-                faults.push((number + 1, "write one `use crate::layer` a line, so that it can be read here".to_owned()));
+                faults
+                    .push((number + 1, "write one `use crate::layer` a line, so that it can be read here".to_owned()));
             } else if used != layer && !may.split(' ').any(|m| m == used) {
                 let may = if may.is_empty() { "itself" } else { may };
                 faults.push((number + 1, format!("`{layer}` may not use `{used}`, only {may}")));

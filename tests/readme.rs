@@ -22,7 +22,8 @@ fn the_small_configuration_is_whole() {
 #[test]
 fn the_tree_is_all_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tree = README.split("## The tree").nth(1).and_then(|t| t.split("```").nth(1)).expect("the README shows the tree");
+    let tree =
+        README.split("## The tree").nth(1).and_then(|t| t.split("```").nth(1)).expect("the README shows the tree");
     let folders = tree.split_whitespace().filter(|w| w.ends_with('/') || w.ends_with(".rs") || *w == ".ci/run");
     for name in folders {
         let there = root.join(name).exists() || root.join("sip-tests").join(name).exists();

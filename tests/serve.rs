@@ -1,4 +1,5 @@
 //! The real server on loopback: sockets, threads, signals' ways, files. What calls do in detail is told by the ladders.
+#![allow(clippy::disallowed_methods)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

@@ -1,5 +1,6 @@
 //! Properties of reading and writing messages: no input panics, what is written is read back, nothing splits a line, streams cut anywhere
 //! give the same messages, time grows with length and no faster, and rsip (a parser that we did not write) sees the same identifiers.
+#![allow(clippy::disallowed_methods)]
 
 use std::time::Duration;
 

@@ -423,7 +423,7 @@ impl World {
                 let phone = &mut self.nodes[node].phone;
                 phone.hear(now, port, &bytes);
                 if let Some(call) = phone.calls.iter().rev().find(|c| c.voice.local.port() == port)
-                    && let Some(heard) = call.voice.heard.iter().filter(|h| h.last == now).last()
+                    && let Some(heard) = call.voice.heard.iter().rfind(|h| h.last == now)
                 {
                     let (own, up_at) = (call.voice.tone, call.up_at);
                     self.oracle.ear(now, own, heard.tone, up_at);

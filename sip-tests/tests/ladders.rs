@@ -1,5 +1,6 @@
 //! Plays every ladder over a perfect network and over bad ones. `cargo test -p sip-tests --test ladders [WORD]` plays those
 //! whose name holds the word; with `-v` it prints every message of a failure, with `-l` the ladder of a success too.
+#![allow(clippy::disallowed_methods)]
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -968,7 +968,7 @@ impl Leg {
             target: &calling.dial.place.uri,
             flow: self.flow,
         };
-        let Some(dialog) = Dialog::uac(&sent, msg) else { return None };
+        let dialog = Dialog::uac(&sent, msg)?;
         let body = sdp(msg);
         let early = calling.early_of(msg);
         let mut usage = Usage::uac(calling.seq, calling.dial.body.is_some());

@@ -665,6 +665,7 @@ mod tests {
     /// How well a stopwatch tells an unknown user from a wrong password, and what a login costs. Printed, never judged: clocks
     /// of a busy machine are no evidence.
     #[test]
+    #[allow(clippy::disallowed_methods)] // it measures
     fn stopwatch() {
         let mut times = [Vec::new(), Vec::new(), Vec::new()];
         let mut client = Client::new();

@@ -430,7 +430,7 @@ impl NameAddr<'_> {
 fn head(value: &str) -> Result<(&str, Params<'_>), Bad> {
     let value = value.trim();
     let end = value.find(';').unwrap_or(value.len());
-    Ok((value[..end].trim_end(), Params::parse(value[end..].as_bytes())?))
+    Ok((value[..end].trim_end(), Params::parse(&value.as_bytes()[end..])?))
 }
 
 /// Digits only; what is beyond 32 bits is the maximum.

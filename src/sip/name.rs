@@ -2,7 +2,7 @@
 //! hashing by the process; unknown ones stay text in the message.
 
 /// A method. What is not listed is [`Method::Other`]; its text stays in the message.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
     /// RFC 3261.
@@ -34,6 +34,7 @@ pub enum Method {
     /// RFC 3903.
     Publish,
     /// Any other token.
+    #[default]
     Other,
 }
 

@@ -367,12 +367,6 @@ struct Draft {
     refusal: Option<Refusal>,
 }
 
-impl Default for Method {
-    fn default() -> Self {
-        Method::Other
-    }
-}
-
 impl Draft {
     fn note(&mut self, fault: Option<Fault>) {
         if self.fault.is_none() {
@@ -853,7 +847,8 @@ mod tests {
         let with = |lines: &str| format!("{HEAD}{lines}\r\n");
         let ok = with("l: 2\r\n");
         let old = HEAD.replace("z9hG4bK", "");
-        let table: &[(&str, &[&str], &[&str], usize, Option<u16>)] = &[
+        type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], usize, Option<u16>);
+        let table: &[Row<'_>] = &[
             ("nothing", &[], &[], 0, None),
             ("a ping", &["\r\n\r\n"], &[], 1, None),
             ("a ping in pieces", &["\r", "\n", "\r", "\n"], &[], 1, None),

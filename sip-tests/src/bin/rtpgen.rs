@@ -300,7 +300,7 @@ fn exchange(
                 break;
             }
             let stream = g % total_streams;
-            let (call, caller) = ((stream / 2) as usize, stream % 2 == 0);
+            let (call, caller) = ((stream / 2) as usize, stream.is_multiple_of(2));
             let turn = g / total_streams;
             let sent_at = began.elapsed();
             rtp(&mut packet, stream as u32, turn as u32, samples, g, sent_at);
@@ -572,18 +572,18 @@ impl Calls {
         let mut buffer = std::mem::take(&mut self.buffer);
         while let Ok((length, from)) = self.uas.recv_from(&mut buffer) {
             if let Ok(text) = std::str::from_utf8(&buffer[..length]) {
-                self.to_phone(text, from);
+                self.at_phone(text, from);
             }
         }
         while let Ok((length, from)) = self.uac.recv_from(&mut buffer) {
             if let Ok(text) = std::str::from_utf8(&buffer[..length]) {
-                self.to_caller(text, from);
+                self.at_caller(text, from);
             }
         }
         self.buffer = buffer;
     }
 
-    fn to_caller(&mut self, text: &str, from: SocketAddr) {
+    fn at_caller(&mut self, text: &str, from: SocketAddr) {
         let Some(rest) = text.strip_prefix("SIP/2.0 ") else {
             let _ = self.uac.send_to(response(text, 200, "OK", "", "", "").as_bytes(), from);
             return;
@@ -635,7 +635,7 @@ impl Calls {
         }
     }
 
-    fn to_phone(&mut self, text: &str, from: SocketAddr) {
+    fn at_phone(&mut self, text: &str, from: SocketAddr) {
         let Some(id) = value(text, "Call-ID") else { return };
         match text.split(' ').next().unwrap_or("") {
             "INVITE" => {

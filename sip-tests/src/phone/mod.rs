@@ -503,7 +503,7 @@ impl Phone {
             Some(call) => call.voice.hear(now, packet),
             None => {
                 // RTCP goes to the odd port and is not listened to.
-                if port % 2 == 0 {
+                if port.is_multiple_of(2) {
                     self.complaints.push(format!("RTP to port {port}, which is not ours"));
                 }
             }

@@ -542,7 +542,12 @@ static EXTENSION: Section = Section {
             "\"national\"",
             "what it may dial",
         ),
-        default("max_calls", Kind::Int(0, 1_000), "2", "calls at once, 0: no limit; a queue or group rings it only when it is free"),
+        default(
+            "max_calls",
+            Kind::Int(0, 1_000),
+            "2",
+            "calls at once, 0: no limit; a queue or group rings it only when it is free",
+        ),
         default(
             "kind",
             Kind::Choice(&["phone", "paging"]),

@@ -94,7 +94,7 @@ fn record(n: u64) -> CallRecord {
         caller: Caller { number: Some(format!("+7913{:07}", n % 1000)), ..Caller::default() },
         called: Called { number: format!("+7383300000{}", n % 3), ..Called::default() },
         shown: None,
-        outcome: if n % 10 == 0 { Outcome::Missed } else { Outcome::Answered },
+        outcome: if n.is_multiple_of(10) { Outcome::Missed } else { Outcome::Answered },
         answered_by: Some("extension:121".to_owned()),
         branch: None,
         trunk: Some("carrier-a".to_owned()),
