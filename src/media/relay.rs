@@ -532,13 +532,14 @@ impl Outgoing {
         let drift = header.timestamp.wrapping_add(self.timestamp).wrapping_sub(due) as i32;
         let source = (from, header.ssrc);
         let steady = self.source == Some(source) && (-MAX_MISORDER..=MAX_DROPOUT).contains(&step);
+        let mut anew = false;
         if !steady && self.source.is_some() {
             self.seq = self.last_seq.wrapping_add(1).wrapping_sub(header.seq);
         }
         if self.source.is_some() && (!steady || drift.unsigned_abs() > MAX_DRIFT_S.saturating_mul(clock)) {
             let due = if elapsed == 0 { due.wrapping_add(1) } else { due };
             self.timestamp = due.wrapping_sub(header.timestamp);
-            header.marker |= clock != VIDEO_CLOCK;
+            anew = clock != VIDEO_CLOCK;
         }
         header.seq = header.seq.wrapping_add(self.seq);
         header.timestamp = header.timestamp.wrapping_add(self.timestamp);
@@ -546,6 +547,8 @@ impl Outgoing {
         if let Some(map) = map.iter().find(|map| map.from == header.payload_type) {
             header.payload_type = map.to & 0x7f;
         }
+        // With a marker these would look like RTCP (RFC 5761 4).
+        header.marker |= anew && !(64..=95).contains(&header.payload_type);
         if !steady || step > 0 {
             (self.last_seq, self.last_timestamp, self.last_at) = (header.seq, header.timestamp, now);
         }
@@ -770,6 +773,18 @@ mod tests {
         check(&mut world, C, &mut c, true, "another leg");
         assert_eq!(world.send(A, false, peer(A), &mut a.packet(0, false, b"")), Verdict::Drop(Dropped::Unlinked));
         check(&mut world, C, &mut c, false, "goes on");
+    }
+
+    #[test]
+    fn a_marker_of_ours_never_makes_rtcp_of_rtp() {
+        let mut world = World::new();
+        let _ = world.talk(A, &mut Sender::new(7, 1, 1));
+        for payload_type in 0..128 {
+            let mut packet = Sender::new(100 + u32::from(payload_type), 1, 1).packet(payload_type, false, b"");
+            let _ = world.send(A, false, peer(A), &mut packet);
+            let header = Header::parse(&packet).expect("still RTP");
+            assert_eq!(header.marker, !(64..=95).contains(&payload_type), "{payload_type}");
+        }
     }
 
     #[test]
