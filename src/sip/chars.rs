@@ -149,6 +149,18 @@ pub(super) fn control(buf: &[u8], mut at: usize) -> usize {
     at + buf[at..].iter().position(|&c| c < b' ').unwrap_or(buf.len() - at)
 }
 
+/// Whether no byte is below space.
+#[inline]
+pub(super) fn tame(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let marks = |piece: &[u8]| {
+        let word = u64::from_le_bytes(piece.try_into().expect("eight bytes"));
+        word.wrapping_sub(ONES * 0x20) & !word & (ONES * 0x80)
+    };
+    let Some(last) = bytes.last_chunk::<8>() else { return bytes.iter().all(|&c| c >= b' ') };
+    bytes.chunks_exact(8).fold(marks(last), |seen, piece| seen | marks(piece)) == 0
+}
+
 /// A decimal number, digits only, at most `max`.
 #[inline]
 pub(super) fn number(bytes: &[u8], max: u64) -> Option<u64> {
@@ -184,6 +196,14 @@ mod tests {
 
     #[test]
     fn classes() {
+        for text in ["", "a", "abcdefg", "abcdefgh", "abcdefghijklmno", "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}"] {
+            assert!(tame(text.as_bytes()));
+            for at in 0..=text.len() {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes.insert(at, b'\x1f');
+                assert!(!tame(&bytes) && control(&bytes, 0) == at, "{bytes:?}");
+            }
+        }
         assert!(all(b"a-.!%*_+`'~", TOKEN) && !all(b"a b", TOKEN) && !all(b"a:b", TOKEN) && all(b"", TOKEN));
         assert_eq!(run(b"abc;d", TOKEN), 3);
         assert_eq!(trim(b" \t a b \t"), b"a b");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::chars;
 use super::name::{Method, Name};
 use super::print;
-use super::uri::{self, Bad, NameAddr, Uri, Via};
+use super::uri::{self, Bad, NameAddr, Place, Uri, Via};
 use super::wire;
 
 /// A request or a response that the parser has accepted. Cheap to clone: two reference counts.
@@ -24,15 +24,17 @@ pub struct Message {
     pub(super) method_text: Span,
     /// The first Via value (not line).
     pub(super) via: Span,
-    pub(super) branch: Option<Span>,
+    /// Empty: there is none; so with the tags.
+    pub(super) branch: Span,
     pub(super) from: Span,
-    pub(super) from_tag: Option<Span>,
+    pub(super) from_place: Place,
+    pub(super) from_tag: Span,
     pub(super) to: Span,
-    pub(super) to_tag: Option<Span>,
+    pub(super) to_place: Place,
+    pub(super) to_tag: Span,
     pub(super) call_id: Span,
     pub(super) seq: u32,
     pub(super) body_at: u32,
-    pub(super) body_len: u32,
     /// 0 of a request.
     pub(super) status: u16,
     pub(super) method: Method,
@@ -193,7 +195,7 @@ impl Message {
 
     /// The branch of the topmost Via.
     pub fn branch(&self) -> Option<&str> {
-        self.branch.map(|s| self.str(s))
+        self.optional(self.branch)
     }
 
     /// The Call-ID.
@@ -208,22 +210,32 @@ impl Message {
 
     /// The From address.
     pub fn from(&self) -> NameAddr<'_> {
-        NameAddr::parse_bytes(self.from.of(&self.wire)).expect("the parser has read it")
+        NameAddr::at(self.from.of(&self.wire), self.from_place).expect("the parser has read it")
+    }
+
+    /// The URI of From as written, without reading it again.
+    pub fn from_uri(&self) -> &str {
+        std::str::from_utf8(self.from_place.uri.of(self.from.of(&self.wire))).expect("the parser has checked it")
+    }
+
+    /// The URI of To as written, without reading it again.
+    pub fn to_uri(&self) -> &str {
+        std::str::from_utf8(self.to_place.uri.of(self.to.of(&self.wire))).expect("the parser has checked it")
     }
 
     /// The To address.
     pub fn to(&self) -> NameAddr<'_> {
-        NameAddr::parse_bytes(self.to.of(&self.wire)).expect("the parser has read it")
+        NameAddr::at(self.to.of(&self.wire), self.to_place).expect("the parser has read it")
     }
 
     /// The tag of From; only RFC 2543 requests have none.
     pub fn from_tag(&self) -> Option<&str> {
-        self.from_tag.map(|s| self.str(s))
+        self.optional(self.from_tag)
     }
 
     /// The tag of To.
     pub fn to_tag(&self) -> Option<&str> {
-        self.to_tag.map(|s| self.str(s))
+        self.optional(self.to_tag)
     }
 
     /// The first Contact that is an address.
@@ -233,12 +245,12 @@ impl Message {
 
     /// The body, byte-exact.
     pub fn body(&self) -> &[u8] {
-        &self.wire[self.body_at as usize..(self.body_at + self.body_len) as usize]
+        &self.wire[self.body_at as usize..]
     }
 
     /// The body as a slice of the message that shares its memory.
     pub fn body_bytes(&self) -> Bytes {
-        self.wire.slice(self.body_at as usize..(self.body_at + self.body_len) as usize)
+        self.wire.slice(self.body_at as usize..)
     }
 
     /// The body's type and subtype without parameters.
@@ -265,6 +277,11 @@ impl Message {
     /// The message's bytes, folded lines joined.
     pub fn wire(&self) -> &Bytes {
         &self.wire
+    }
+
+    #[inline]
+    fn optional(&self, span: Span) -> Option<&str> {
+        (span.len > 0).then(|| self.str(span))
     }
 
     #[inline]

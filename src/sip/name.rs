@@ -132,14 +132,6 @@ macro_rules! names {
             }
         }
 
-        impl Name {
-            /// How a line of this name begins.
-            #[inline]
-            pub(super) const fn start(self) -> &'static str {
-                match self { $(Name::$name => concat!($text, ": "),)* Name::Other => ": " }
-            }
-        }
-
         /// Every spelling: long forms in the order of the enum, then compact ones.
         const SPELLINGS: &[(&str, Name)] = &[$(($text, Name::$name),)* $($(($compact, Name::$name),)?)*];
     };
@@ -322,7 +314,41 @@ const ONES: u64 = u64::from_ne_bytes([1; 8]);
 /// Each byte a space: the bit that makes letters small.
 const BLANKS: u64 = ONES * 0x20;
 
+/// How a line of each name begins, filled up: copying a fixed length costs less than a call.
+static STARTS: [([u8; LONGEST], u8); Name::COUNT] = starts();
+
+const fn starts() -> [([u8; LONGEST], u8); Name::COUNT] {
+    let mut starts = [([0; LONGEST], 0); Name::COUNT];
+    let mut i = 0;
+    while i < Name::COUNT {
+        // A line must have a name. Who writes one of `Other` wanted another function.
+        let (name, text) =
+            if i == 0 { (Name::Other, "X-Unnamed") } else { (Name::ALL[i - 1], Name::ALL[i - 1].as_str()) };
+        let text = text.as_bytes();
+        let (start, len) = &mut starts[name as usize];
+        let mut at = 0;
+        while at < text.len() {
+            start[at] = text[at];
+            at += 1;
+        }
+        start[at] = b':';
+        start[at + 1] = b' ';
+        *len = at as u8 + 2;
+        i += 1;
+    }
+    starts
+}
+
 impl Name {
+    /// Writes the name, a colon and a space.
+    #[inline]
+    pub(super) fn start(self, out: &mut Vec<u8>) {
+        let (start, len) = &STARTS[self as usize];
+        let end = out.len() + usize::from(*len);
+        out.extend_from_slice(start);
+        out.truncate(end);
+    }
+
     /// Looks a name up, long or compact, in any case.
     pub fn from_bytes(text: &[u8]) -> Name {
         if text.is_empty() || text.len() > LONGEST || text.iter().any(|&c| c <= b' ') {

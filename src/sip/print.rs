@@ -71,7 +71,7 @@ impl Writer {
                 Name::To => {
                     w.line(&req.wire, line);
                     if let Some(tag) = to_tag
-                        && req.to_tag.is_none()
+                        && req.to_tag.len == 0
                     {
                         w.out.truncate(w.out.len() - 2);
                         w.out.extend_from_slice(b";tag=");
@@ -95,7 +95,7 @@ impl Writer {
         w
     }
 
-    /// Adds a header.
+    /// Adds a header. For names without an enum value there is [`Writer::named`].
     pub fn header(&mut self, name: Name, value: impl AsRef<[u8]>) -> &mut Self {
         self.name(name);
         self.clean(value.as_ref());
@@ -165,11 +165,26 @@ impl Writer {
     /// Copies every line that `take` wants (name, name as written, value).
     pub fn copy_where(&mut self, from: &Message, mut take: impl FnMut(Name, &[u8], &[u8]) -> bool) -> &mut Self {
         let wire: &[u8] = &from.wire;
+        // Neighbours that can be copied as they stand are copied together.
+        let (mut start, mut end) = (0, 0);
         for line in from.lines.iter() {
-            if take(line.name, line.text.of(wire), line.value.of(wire)) {
-                self.line(wire, line);
+            if !take(line.name, line.text.of(wire), line.value.of(wire)) {
+                continue;
+            }
+            match line.whole(wire) {
+                Some((from, to)) if from == end => end = to,
+                Some(piece) => {
+                    self.out.extend_from_slice(&wire[start..end]);
+                    (start, end) = piece;
+                }
+                None => {
+                    self.out.extend_from_slice(&wire[start..end]);
+                    (start, end) = (0, 0);
+                    self.line(wire, line);
+                }
             }
         }
+        self.out.extend_from_slice(&wire[start..end]);
         self
     }
 
@@ -224,36 +239,30 @@ impl Writer {
 
     #[inline]
     fn name(&mut self, name: Name) {
-        self.out.extend_from_slice(name.start().as_bytes());
+        name.start(&mut self.out);
     }
 
     /// A line of a parsed message: line ends cannot be in its value, and escaped control characters are its own (RFC 4475 3.1.1.2).
     /// As it stands, unless its name is compact or oddly spaced.
     #[inline]
     fn line(&mut self, wire: &[u8], line: &Line) {
-        let (start, name_end) = (usize::from(line.text.at), usize::from(line.text.at) + usize::from(line.text.len));
-        let (value, end) = (usize::from(line.value.at), usize::from(line.value.at) + usize::from(line.value.len));
-        if line.text.len > 1
-            && value == name_end + 2
-            && wire[name_end] == b':'
-            && wire.get(end..end + 2) == Some(b"\r\n")
-        {
-            self.out.extend_from_slice(&wire[start..end + 2]);
+        if let Some((start, end)) = line.whole(wire) {
+            self.out.extend_from_slice(&wire[start..end]);
             return;
         }
         match line.name {
-            Name::Other => self.out.extend_from_slice(&wire[start..name_end]),
+            Name::Other => self.out.extend_from_slice(line.text.of(wire)),
             name => self.out.extend_from_slice(name.as_str().as_bytes()),
         }
         self.out.extend_from_slice(b": ");
-        self.out.extend_from_slice(&wire[value..end]);
+        self.out.extend_from_slice(line.value.of(wire));
         self.out.extend_from_slice(b"\r\n");
     }
 
     /// The one encoder: nothing in a value can end its line.
     #[inline]
     fn clean(&mut self, value: &[u8]) {
-        if chars::control(value, 0) == value.len() {
+        if chars::tame(value) {
             self.out.extend_from_slice(value);
         } else {
             self.out.extend(value.iter().map(|&c| if c < b' ' && c != b'\t' { b' ' } else { c }));
@@ -344,6 +353,22 @@ impl Writer {
             Err(_) => self.clean(line),
         }
         self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Line {
+    /// From where to where the whole line stands as we would write it ourselves, but for the case of its name; None if its name is compact
+    /// or it is oddly spaced.
+    #[inline]
+    fn whole(&self, wire: &[u8]) -> Option<(usize, usize)> {
+        let name_end = usize::from(self.text.at) + usize::from(self.text.len);
+        let value = usize::from(self.value.at);
+        let end = value + usize::from(self.value.len);
+        let plain = self.text.len > 1
+            && value == name_end + 2
+            && wire[name_end] == b':'
+            && wire.get(end..end + 2) == Some(b"\r\n");
+        plain.then_some((usize::from(self.text.at), end + 2))
     }
 }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::chars::{self, all, is, quoted_end, run, skip, trim};
+use super::message::Span;
 use super::transport::Transport;
 
 /// A value that does not follow its grammar; the text says which part.
@@ -129,7 +130,6 @@ impl Parts {
         }
     }
 
-    #[inline]
     fn hierarchical(b: &[u8], scheme: Scheme, start: usize) -> Result<Parts, Bad> {
         let (mut user, mut password) = (None, None);
         // A user, or else the host and what follows: whatever ends the run tells which.
@@ -248,14 +248,15 @@ pub struct Params<'a>(&'a [u8]);
 impl<'a> Params<'a> {
     /// Reads `;name=value` pairs of a header (quotes, and blanks around `;` and `=`, are fine) that fill the text.
     pub fn parse(raw: &'a [u8]) -> Result<Params<'a>, Bad> {
-        Self::scan(raw, |_, _| {})
+        let raw = &raw[skip(raw, 0)..];
+        Self::find(raw, b"").map(|_| Params(raw))
     }
 
-    /// The same, showing each parameter (value without its quotes) on the way.
-    #[inline]
-    pub(super) fn scan(raw: &'a [u8], mut each: impl FnMut(&'a [u8], &'a [u8])) -> Result<Params<'a>, Bad> {
-        let mut at = skip(raw, 0);
-        let start = at;
+    /// Checks parameters that fill the bytes from the first `;` on; gives the value of one of them, which may not occur twice, nor be
+    /// quoted, as tags and branches are tokens.
+    pub(super) fn find(raw: &'a [u8], wanted: &[u8]) -> Result<Option<&'a [u8]>, Bad> {
+        let mut found = None;
+        let mut at = 0;
         while at < raw.len() {
             if raw[at] != b';' {
                 return Err(Bad("parameter"));
@@ -268,11 +269,12 @@ impl<'a> Params<'a> {
             let name = &raw[at..name_end];
             at = skip(raw, name_end);
             let mut value = &raw[..0];
+            let mut quoted = false;
             if raw.get(at) == Some(&b'=') {
                 at = skip(raw, at + 1);
                 if raw.get(at) == Some(&b'"') {
                     let end = quoted_end(raw, at).ok_or(Bad("quotes of parameter"))?;
-                    value = &raw[at + 1..end - 1];
+                    quoted = true;
                     at = end;
                 } else {
                     let end = at + run(&raw[at..], chars::VALUE);
@@ -281,9 +283,14 @@ impl<'a> Params<'a> {
                 }
                 at = skip(raw, at);
             }
-            each(name, value);
+            if name.len() == wanted.len()
+                && name.eq_ignore_ascii_case(wanted)
+                && (quoted || found.replace(value).is_some())
+            {
+                return Err(Bad("parameter is quoted or occurs twice"));
+            }
         }
-        Ok(Params(&raw[start..]))
+        Ok(found)
     }
 
     /// The value of a parameter, without its quotes; a flag gives `""`. Names in any case; the first of several.
@@ -377,57 +384,20 @@ impl<'a> NameAddr<'a> {
     /// The same from bytes: only the URI has to be UTF-8.
     pub fn parse_bytes(value: &'a [u8]) -> Result<NameAddr<'a>, Bad> {
         let value = trim(value);
-        let place = Self::locate(value, |_, _| {})?;
-        let uri = std::str::from_utf8(&value[place.uri.0..place.uri.1]).map_err(|_| Bad("URI is not UTF-8"))?;
-        let display_raw = trim(&value[..place.display_end]);
+        let (place, _) = Place::of(value, b"")?;
+        Self::at(value, place)
+    }
+
+    /// The view of an address whose place is known.
+    pub(super) fn at(value: &'a [u8], place: Place) -> Result<NameAddr<'a>, Bad> {
+        let uri = std::str::from_utf8(place.uri.of(value)).map_err(|_| Bad("URI is not UTF-8"))?;
+        let display_raw = trim(&value[..usize::from(place.display_end)]);
         Ok(NameAddr {
             display: if display_raw.is_empty() { None } else { std::str::from_utf8(display_raw).ok() },
             display_raw,
             uri: Uri::parse(uri)?,
-            params: Params(&value[place.params..]),
+            params: Params(&value[usize::from(place.params)..]),
         })
-    }
-
-    /// Reads one address from trimmed bytes, showing each header parameter on the way.
-    #[inline]
-    pub(super) fn locate(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<Place, Bad> {
-        let open;
-        let display_end;
-        match value.first() {
-            Some(b'<') => (open, display_end) = (0, 0),
-            Some(b'"') => {
-                display_end = quoted_end(value, 0).ok_or(Bad("quotes of display name"))?;
-                open = skip(value, display_end);
-                if value.get(open) != Some(&b'<') {
-                    return Err(Bad("address behind display name"));
-                }
-            }
-            _ => {
-                let n = run(value, chars::DISPLAY);
-                match value.get(n) {
-                    Some(b'<') => (open, display_end) = (n, n),
-                    None | Some(b';') => return Self::bare(value, each),
-                    Some(_) => return Err(Bad("display name")),
-                }
-            }
-        }
-        let close = memchr::memchr(b'>', &value[open..]).ok_or(Bad("brackets of address"))? + open;
-        Parts::of(&value[open + 1..close])?;
-        let params = skip(value, close + 1);
-        Params::scan(&value[params..], each)?;
-        Ok(Place { display_end, uri: (open + 1, close), params })
-    }
-
-    /// An address without brackets: what follows `;` belongs to the header, and `?` and `,` may not occur (RFC 3261 20).
-    fn bare(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<Place, Bad> {
-        let end = value.iter().position(|&c| c == b';' || chars::blank(c)).unwrap_or(value.len());
-        if value[..end].iter().any(|&c| c == b'?' || c == b',') {
-            return Err(Bad("address needs brackets"));
-        }
-        Parts::of(&value[..end])?;
-        let params = skip(value, end);
-        Params::scan(&value[params..], each)?;
-        Ok(Place { display_end: 0, uri: (0, end), params })
     }
 
     /// The display name for people: quotes and escapes removed, U+FFFD for what is no UTF-8; empty if there is none.
@@ -447,11 +417,67 @@ impl<'a> NameAddr<'a> {
     }
 }
 
-/// Where the parts of an address stand.
+/// Where the parts of an address stand in its value, which is no longer than a message.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Place {
-    display_end: usize,
-    uri: Piece,
-    params: usize,
+    display_end: u16,
+    pub(super) uri: Span,
+    params: u16,
+}
+
+impl Place {
+    /// Reads one address from trimmed bytes; also gives the value of one of its parameters.
+    pub(super) fn of<'a>(value: &'a [u8], wanted: &[u8]) -> Result<(Place, Option<&'a [u8]>), Bad> {
+        let open;
+        let display_end;
+        match value.first() {
+            Some(b'<') => (open, display_end) = (0, 0),
+            Some(b'"') => {
+                display_end = quoted_end(value, 0).ok_or(Bad("quotes of display name"))?;
+                open = skip(value, display_end);
+                if value.get(open) != Some(&b'<') {
+                    return Err(Bad("address behind display name"));
+                }
+            }
+            _ => {
+                let n = run(value, chars::DISPLAY);
+                match value.get(n) {
+                    Some(b'<') => (open, display_end) = (n, n),
+                    None | Some(b';') => return Self::bare(value, wanted),
+                    Some(_) => return Err(Bad("display name")),
+                }
+            }
+        }
+        let close = memchr::memchr(b'>', &value[open..]).ok_or(Bad("brackets of address"))? + open;
+        Self::within(value, display_end, (open + 1, close), close + 1, wanted)
+    }
+
+    /// An address without brackets: what follows `;` belongs to the header, and `?` and `,` may not occur (RFC 3261 20).
+    fn bare<'a>(value: &'a [u8], wanted: &[u8]) -> Result<(Place, Option<&'a [u8]>), Bad> {
+        let end = value.iter().position(|&c| c == b';' || chars::blank(c)).unwrap_or(value.len());
+        if value[..end].iter().any(|&c| c == b'?' || c == b',') {
+            return Err(Bad("address needs brackets"));
+        }
+        Self::within(value, 0, (0, end), end, wanted)
+    }
+
+    fn within<'a>(
+        value: &'a [u8],
+        display_end: usize,
+        uri: Piece,
+        params: usize,
+        wanted: &[u8],
+    ) -> Result<(Place, Option<&'a [u8]>), Bad> {
+        Parts::of(&value[uri.0..uri.1])?;
+        let params = skip(value, params);
+        let found = if params < value.len() { Params::find(&value[params..], wanted)? } else { None };
+        // Text that did not come out of a message may be longer.
+        if value.len() > usize::from(u16::MAX) {
+            return Err(Bad("length of address"));
+        }
+        let uri = Span { at: uri.0 as u16, len: (uri.1 - uri.0) as u16 };
+        Ok((Place { display_end: display_end as u16, uri, params: params as u16 }, found))
+    }
 }
 
 /// One Via value.
@@ -475,15 +501,14 @@ impl<'a> Via<'a> {
 
     /// The same from bytes; also gives where the parameters begin.
     pub(super) fn parse_bytes(value: &'a [u8]) -> Result<(Via<'a>, usize), Bad> {
-        let place = Self::locate(value, |_, _| {})?;
+        let (place, _) = Self::locate(value, b"")?;
         let text = |piece: Piece| std::str::from_utf8(&value[piece.0..piece.1]).map_err(|_| Bad("Via is not UTF-8"));
-        let params = Params(&value[skip(value, place.params)..]);
+        let params = Params(&value[place.params..]);
         Ok((Via { transport: text(place.transport)?, host: text(place.host)?, port: place.port, params }, place.params))
     }
 
-    /// Reads one value, showing each parameter on the way.
-    #[inline]
-    pub(super) fn locate(value: &'a [u8], each: impl FnMut(&'a [u8], &'a [u8])) -> Result<ViaPlace, Bad> {
+    /// Reads one value; also gives the value of one of its parameters.
+    pub(super) fn locate(value: &'a [u8], wanted: &[u8]) -> Result<(ViaPlace, Option<&'a [u8]>), Bad> {
         let start = match value {
             [b'S', b'I', b'P', b'/', b'2', b'.', b'0', b'/', ..] => 8,
             _ => Self::protocol(value).ok_or(Bad("protocol of Via"))?,
@@ -493,19 +518,16 @@ impl<'a> Via<'a> {
         if end == start || after == end {
             return Err(Bad("transport of Via"));
         }
-        let (host, params) = host(value, after).map_err(|_| Bad("host of Via"))?;
-        let mut params = params;
+        let (host, mut params) = host(value, after).map_err(|_| Bad("host of Via"))?;
+        params = skip(value, params);
         let mut port = None;
-        if value.get(params) != Some(&b';') {
-            let at = skip(value, params);
-            if value.get(at) == Some(&b':') {
-                let (number, end) = port_number(value, skip(value, at + 1)).ok_or(Bad("port of Via"))?;
-                port = Some(number);
-                params = end;
-            }
+        if value.get(params) == Some(&b':') {
+            let (number, end) = port_number(value, skip(value, params + 1)).ok_or(Bad("port of Via"))?;
+            port = Some(number);
+            params = skip(value, end);
         }
-        Params::scan(&value[params..], each)?;
-        Ok(ViaPlace { transport: (start, end), host, port, params })
+        let found = Params::find(&value[params..], wanted)?;
+        Ok((ViaPlace { transport: (start, end), host, port, params }, found))
     }
 
     /// `SIP / 2.0 /` in its long-winded spellings; gives where the transport begins.
@@ -596,7 +618,6 @@ pub(super) fn element_end(value: &[u8]) -> usize {
 }
 
 /// A host at `at`: where it stands without brackets, and where what follows it begins.
-#[inline]
 fn host(b: &[u8], at: usize) -> Result<(Piece, usize), Bad> {
     let rest = b.get(at..).unwrap_or(&[]);
     match rest.first() {

@@ -6,10 +6,11 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::chars::{self, all, blank, is, skip, trim};
+use super::door;
 use super::limits;
 use super::message::{Drop, Head, Line, Malformed, Message, Refusal, Span};
 use super::name::{self, Method, Name};
-use super::uri::{self, NameAddr, Via};
+use super::uri::{self, Place, Via};
 
 /// Header lines while reading, on the stack.
 struct Lines {
@@ -102,6 +103,7 @@ fn scan(buf: &[u8], lines: &mut Lines) -> Scanned {
     let mut found = Scanned { start, body: buf.len(), folded: false, fault: None };
     let mut at = start + 2;
     loop {
+        at = usual(buf, at, lines);
         if at >= buf.len() {
             // No empty line. A datagram that ends with a whole line is complete all the same (RFC 5118 4.10 is sent so).
             if at > buf.len() {
@@ -132,8 +134,32 @@ fn scan(buf: &[u8], lines: &mut Lines) -> Scanned {
     found
 }
 
-/// Takes the line from `at` to `end` apart.
+/// Takes the lines from `at` on that look as nearly all do (a known name, a colon, one space or none, a value, CRLF); gives where the
+/// first one begins that does not.
 #[inline]
+fn usual(buf: &[u8], mut at: usize, lines: &mut Lines) -> usize {
+    while let Some((name, len)) = name::prefix(buf, at)
+        && name != Name::Other
+        && lines.len < limits::HEADERS
+    {
+        let mut from = at + len + 1;
+        if buf.get(from) == Some(&b' ') {
+            from += 1;
+        }
+        // From the line's start, not from the value's: so the processor need not wait for the name before it goes on to the next line.
+        let end = chars::control(buf, at);
+        let Some(&[last, b'\r', b'\n']) = buf.get(end.wrapping_sub(1)..end + 2) else { break };
+        if from > end || last == b' ' || buf[from] == b' ' || (name.is_single() && lines.value(name).is_some()) {
+            break;
+        }
+        let text = Span { at: at as u16, len: len as u16 };
+        lines.push(Line { text, value: Span { at: from as u16, len: (end - from) as u16 }, name, _zero: 0 });
+        at = end + 2;
+    }
+    at
+}
+
+/// Takes the line from `at` to `end` apart, whatever it looks like.
 fn header(buf: &[u8], at: usize, end: usize, lines: &mut Lines) -> Result<(), &'static str> {
     let (name, len, colon) = match name::prefix(buf, at) {
         Some((name, len)) if name != Name::Other => (name, len, at + len),
@@ -149,10 +175,11 @@ fn header(buf: &[u8], at: usize, end: usize, lines: &mut Lines) -> Result<(), &'
         }
     };
     let (mut from, mut to) = (colon + 1, end);
-    while from < to && blank(buf[from]) {
+    // Other control characters are faults already.
+    while from < to && buf[from] <= b' ' {
         from += 1;
     }
-    while from < to && blank(buf[to - 1]) {
+    while from < to && buf[to - 1] <= b' ' {
         to -= 1;
     }
     if from > to {
@@ -302,39 +329,37 @@ fn interpret(wire: Bytes, head: Scanned, lines: &Lines, fault: Option<Fault>) ->
         message.read(buf, lines, head.body);
     }
     if let Some((status, phrase)) = message.fault {
-        let refusal = message.refusal.take().unwrap_or_else(|| Refusal::new(status, phrase));
-        return Err(malformed(wire, lines.as_slice(), message.status != 0, message.method, refusal));
+        return Err(malformed(wire, lines.as_slice(), message.status != 0, message.method, (status, phrase)));
     }
-    let Draft {
-        status, method, method_text, uri, via, branch, from, from_tag, to, to_tag, call_id, seq, body_len, ..
-    } = message;
     let mut wire = wire;
-    if wire.len() > head.body + body_len {
-        wire.truncate(head.body + body_len);
+    if wire.len() > head.body + message.body_len {
+        wire.truncate(head.body + message.body_len);
     }
     Ok(Message {
         lines: lines.as_slice().into(),
         present: lines.present,
-        uri,
-        method_text,
-        via,
-        branch,
-        from,
-        from_tag,
-        to,
-        to_tag,
-        call_id,
-        seq,
+        uri: message.uri,
+        method_text: message.method_text,
+        via: message.via,
+        branch: message.branch,
+        from: message.from,
+        from_place: message.from_place,
+        from_tag: message.from_tag,
+        to: message.to,
+        to_place: message.to_place,
+        to_tag: message.to_tag,
+        call_id: message.call_id,
+        seq: message.seq,
         body_at: head.body as u32,
-        body_len: body_len as u32,
-        status,
-        method,
+        status: message.status,
+        method: message.method,
         wire,
     })
 }
 
 /// Drop or answer.
-fn malformed(wire: Bytes, lines: &[Line], response: bool, method: Method, refusal: Refusal) -> Malformed {
+#[cold]
+fn malformed(wire: Bytes, lines: &[Line], response: bool, method: Method, (status, phrase): Fault) -> Malformed {
     if response {
         return Malformed::dropped(Drop::BadResponse);
     }
@@ -344,6 +369,7 @@ fn malformed(wire: Bytes, lines: &[Line], response: bool, method: Method, refusa
     if !lines.iter().any(|l| l.name == Name::Via) {
         return Malformed::dropped(Drop::NoVia);
     }
+    let refusal = if status == 501 { door::not_implemented() } else { Refusal::new(status, phrase) };
     Malformed { drop: None, answer: Some(refusal), head: Some(Box::new(Head { wire, lines: lines.into() })) }
 }
 
@@ -355,16 +381,17 @@ struct Draft {
     method_text: Span,
     uri: Span,
     via: Span,
-    branch: Option<Span>,
+    branch: Span,
     from: Span,
-    from_tag: Option<Span>,
+    from_place: Place,
+    from_tag: Span,
     to: Span,
-    to_tag: Option<Span>,
+    to_place: Place,
+    to_tag: Span,
     call_id: Span,
     seq: u32,
     body_len: usize,
     fault: Option<Fault>,
-    refusal: Option<Refusal>,
 }
 
 impl Draft {
@@ -382,18 +409,11 @@ impl Draft {
     }
 
     fn try_read(&mut self, buf: &[u8], lines: &Lines, body: usize) -> Result<(), Fault> {
-        let mut vias = 0;
-        for line in lines.as_slice().iter().filter(|l| l.name == Name::Via) {
-            vias += count(line.value.of(buf));
-        }
-        if vias > limits::VIAS {
-            return Err((400, "Too Many Via Header Fields"));
-        }
-        self.via(buf, lines.value(Name::Via).ok_or((400, "Missing Via Header Field"))?)?;
+        self.via(buf, lines)?;
         self.from = lines.value(Name::From).ok_or((400, "Missing From Header Field"))?;
-        self.from_tag = address(buf, self.from).ok_or((400, "Bad From Header Field"))?;
+        (self.from_place, self.from_tag) = address(buf, self.from).ok_or((400, "Bad From Header Field"))?;
         self.to = lines.value(Name::To).ok_or((400, "Missing To Header Field"))?;
-        self.to_tag = address(buf, self.to).ok_or((400, "Bad To Header Field"))?;
+        (self.to_place, self.to_tag) = address(buf, self.to).ok_or((400, "Bad To Header Field"))?;
         self.call_id = lines.value(Name::CallId).ok_or((400, "Missing Call-ID Header Field"))?;
         if !identifier(self.call_id.of(buf)) {
             return Err((400, "Bad Call-ID Header Field"));
@@ -415,27 +435,37 @@ impl Draft {
         Ok(())
     }
 
-    fn via(&mut self, buf: &[u8], line: Span) -> Result<(), Fault> {
+    fn via(&mut self, buf: &[u8], lines: &Lines) -> Result<(), Fault> {
         let bad = (400, "Bad Via Header Field");
-        let line = line.of(buf);
-        let value = trim(&line[..uri::element_end(line)]);
-        self.via = Span::within(buf, value);
-        let mut twice = false;
-        let mut branch = None;
-        Via::locate(value, |name, text| {
-            if name.eq_ignore_ascii_case(b"branch") {
-                twice |= branch.replace(text).is_some();
+        let first = lines.first[Name::Via as usize];
+        if first == NONE {
+            return Err((400, "Missing Via Header Field"));
+        }
+        let lines = &lines.as_slice()[usize::from(first)..];
+        let line = lines[0].value.of(buf);
+        // One value fills the line nearly always. No value that holds a comma outside quotes does.
+        let (value, branch, mut vias) = match Via::locate(line, b"branch") {
+            Ok((_, branch)) => (line, branch, 1),
+            Err(_) => {
+                let value = trim(&line[..uri::element_end(line)]);
+                (value, Via::locate(value, b"branch").map_err(|_| bad)?.1, count(line))
             }
-        })
-        .map_err(|_| bad)?;
+        };
+        for line in lines[1..].iter().filter(|l| l.name == Name::Via) {
+            vias += count(line.value.of(buf));
+        }
+        if vias > limits::VIAS {
+            return Err((400, "Too Many Via Header Fields"));
+        }
+        self.via = Span::within(buf, value);
         if let Some(branch) = branch {
             // Nothing behind the cookie: two such transactions could not be told apart (RFC 4475 3.2.1).
-            if !identifier(branch) || branch.eq_ignore_ascii_case(COOKIE) {
+            if !short(branch) || branch.eq_ignore_ascii_case(COOKIE) {
                 return Err(bad);
             }
-            self.branch = Some(Span::within(buf, branch));
+            self.branch = Span::within(buf, branch);
         }
-        if twice { Err(bad) } else { Ok(()) }
+        Ok(())
     }
 
     fn cseq(&mut self, buf: &[u8], value: Span) -> Result<(), Fault> {
@@ -453,7 +483,6 @@ impl Draft {
             self.method = Method::from_bytes(method);
         } else if method != self.method_text.of(buf) {
             if self.method == Method::Other {
-                self.refusal = Some(super::door::not_implemented());
                 return Err((501, "Not Implemented"));
             }
             return Err((400, "CSeq Method Differs from Request"));
@@ -472,47 +501,46 @@ impl Draft {
         {
             return Err((400, "Bad Max-Forwards Header Field"));
         }
-        if lines.value(Name::Contact).is_some() {
-            let mut contacts = 0;
-            for line in lines.as_slice().iter().filter(|l| l.name == Name::Contact) {
-                let value = line.value.of(buf);
-                if value == b"*" && self.method == Method::Register {
-                    continue;
-                }
-                for address in uri::list(value) {
+        let first = usize::from(lines.first[Name::Contact as usize]);
+        let mut contacts = 0;
+        for line in lines.as_slice().iter().skip(first).filter(|l| l.name == Name::Contact) {
+            let value = line.value.of(buf);
+            // One address fills the line nearly always. None that holds a comma outside quotes and brackets does.
+            let mut good = Place::of(value, b"").is_ok() || (value == b"*" && self.method == Method::Register);
+            if !good && uri::element_end(value) < value.len() {
+                good = uri::list(value).all(|v| {
                     contacts += 1;
-                    if contacts > limits::CONTACTS || NameAddr::locate(address, |_, _| {}).is_err() {
-                        return Err((400, "Bad Contact Header Field"));
-                    }
-                }
+                    contacts <= limits::CONTACTS && Place::of(v, b"").is_ok()
+                });
             }
+            if !good {
+                return Err((400, "Bad Contact Header Field"));
+            }
+            contacts += 1;
+        }
+        if contacts > limits::CONTACTS {
+            return Err((400, "Too Many Contact Header Fields"));
         }
         Ok(())
     }
 }
 
-/// Reads From or To; gives the tag. None: it is malformed.
-fn address(buf: &[u8], value: Span) -> Option<Option<Span>> {
-    let mut tag: Option<&[u8]> = None;
-    let mut twice = false;
-    NameAddr::locate(value.of(buf), |name, text| {
-        if name.eq_ignore_ascii_case(b"tag") {
-            twice |= tag.replace(text).is_some();
-        }
-    })
-    .ok()?;
-    if twice {
-        return None;
-    }
-    match tag {
-        Some(t) => identifier(t).then(|| Some(Span::within(buf, t))),
-        None => Some(None),
+/// Reads From or To; gives the parts and the tag, empty if there is none. None: it is malformed.
+fn address(buf: &[u8], value: Span) -> Option<(Place, Span)> {
+    match Place::of(value.of(buf), b"tag").ok()? {
+        (place, Some(tag)) => short(tag).then(|| (place, Span::within(buf, tag))),
+        (place, None) => Some((place, Span::default())),
     }
 }
 
-/// A Call-ID, tag or branch: visible ASCII, not endless.
+/// A Call-ID: visible ASCII, not endless.
 fn identifier(text: &[u8]) -> bool {
-    !text.is_empty() && text.len() <= limits::IDENTIFIER && all(text, chars::VISIBLE)
+    short(text) && all(text, chars::VISIBLE)
+}
+
+/// A tag or branch, which are visible ASCII already: not endless.
+fn short(text: &[u8]) -> bool {
+    !text.is_empty() && text.len() <= limits::IDENTIFIER
 }
 
 /// How many values a line has, empty ones included.
@@ -767,7 +795,7 @@ fn broken(head: &[u8], (status, phrase): Fault) -> Malformed {
         Start::BadResponse | Start::Response { .. } => Malformed::dropped(Drop::BadResponse),
         Start::Request { method, .. } => {
             let method = Method::from_bytes(method.of(line));
-            malformed(wire, lines.as_slice(), false, method, Refusal::new(status, phrase))
+            malformed(wire, lines.as_slice(), false, method, (status, phrase))
         }
     }
 }
