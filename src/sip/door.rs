@@ -13,6 +13,8 @@ pub const ALLOW: &str =
 pub const SUPPORTED: &[&str] = &["timer", "path"];
 /// The body type of calls, as an Accept header has it.
 pub const ACCEPT: &str = "application/sdp";
+/// The body types of a MESSAGE (RFC 3428, RFC 3862, RFC 5438, RFC 3994), as an Accept header has them.
+pub const ACCEPT_MESSAGE: &str = "text/*, message/cpim, message/imdn+xml, application/im-iscomposing+xml";
 
 /// Looks at a request outside a dialog.
 pub fn check(msg: &Message) -> Result<(), Refusal> {
@@ -70,23 +72,36 @@ fn extensions(msg: &Message) -> Result<(), Refusal> {
 }
 
 fn body(msg: &Message) -> Result<(), Refusal> {
-    if msg.method() != Method::Invite {
-        return Ok(());
-    }
+    let accept = match msg.method() {
+        Method::Invite => ACCEPT,
+        Method::Message => ACCEPT_MESSAGE,
+        _ => return Ok(()),
+    };
     if !msg.body().is_empty() {
         let encoded = msg.values(Name::ContentEncoding).any(|e| !e.eq_ignore_ascii_case("identity"));
         if encoded {
             return Err(Refusal::status(415).with(Name::AcceptEncoding, "identity"));
         }
-        let known = msg.content_type().is_some_and(|t| t.eq_ignore_ascii_case(ACCEPT) || starts(t, "multipart/"));
+        // A call's SDP may lie in a multipart; a MESSAGE is passed on whole, to phones that would have to read it whole.
+        let known = msg
+            .content_type()
+            .is_some_and(|t| listed(accept, t) || (msg.method() == Method::Invite && starts(t, "multipart/")));
         if !known && !optional(msg) {
-            return Err(Refusal::status(415).with(Name::Accept, ACCEPT));
+            return Err(Refusal::status(415).with(Name::Accept, accept));
         }
     }
-    if msg.has(Name::Accept) && !msg.values(Name::Accept).any(takes_sdp) {
+    if msg.method() == Method::Invite && msg.has(Name::Accept) && !msg.values(Name::Accept).any(takes_sdp) {
         return Err(Refusal::status(406));
     }
     Ok(())
+}
+
+/// Whether a list of types, as an Accept header has it, holds this one.
+fn listed(accept: &str, kind: &str) -> bool {
+    accept.split(", ").any(|range| match range.strip_suffix('*') {
+        Some(family) => starts(kind, family),
+        None => range.eq_ignore_ascii_case(kind),
+    })
 }
 
 /// Whether the body may be ignored (RFC 3261 20.11).
@@ -106,4 +121,66 @@ fn takes_sdp(range: &str) -> bool {
 
 fn starts(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|t| t.eq_ignore_ascii_case(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn refusal(method: &str, uri: &str, lines: &str, body: &str) -> Option<(u16, Option<String>)> {
+        let text = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\n\
+             Call-ID: c\r\nCSeq: 1 {method}\r\n{lines}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let msg = Message::parse(Bytes::from(text)).expect("the test writes it well");
+        check(&msg).err().map(|r| {
+            let accept = r.headers.iter().find(|(name, _)| *name == Name::Accept);
+            (r.status, accept.map(|(_, value)| value.clone()))
+        })
+    }
+
+    #[test]
+    fn bodies_are_of_a_known_type_or_refused_with_what_is_known() {
+        let sdp = Some((415, Some(ACCEPT.to_owned())));
+        let text = Some((415, Some(ACCEPT_MESSAGE.to_owned())));
+        let rows = [
+            ("INVITE", "Content-Type: application/sdp\r\n", None),
+            ("INVITE", "Content-Type: multipart/mixed;boundary=x\r\n", None),
+            ("INVITE", "Content-Type: text/plain\r\n", sdp.clone()),
+            ("INVITE", "", sdp),
+            ("INVITE", "Content-Type: application/sdp\r\nAccept: text/plain\r\n", Some((406, None))),
+            ("MESSAGE", "Content-Type: text/plain;charset=UTF-8\r\n", None),
+            ("MESSAGE", "Content-Type: Text/HTML\r\n", None),
+            ("MESSAGE", "Content-Type: message/CPIM\r\n", None),
+            ("MESSAGE", "Content-Type: message/imdn+xml\r\n", None),
+            ("MESSAGE", "Content-Type: application/im-iscomposing+xml\r\n", None),
+            ("MESSAGE", "Content-Type: text/plain\r\nAccept: text/plain\r\n", None),
+            // RFC 4475 3.1.1.11 (mpart01).
+            ("MESSAGE", "Content-Type: multipart/mixed;boundary=7a9cbec02ceef655\r\n", text.clone()),
+            ("MESSAGE", "Content-Type: application/sdp\r\n", text.clone()),
+            ("MESSAGE", "Content-Type: texts/plain\r\n", text.clone()),
+            ("MESSAGE", "", text),
+            ("MESSAGE", "Content-Type: text/plain\r\nContent-Encoding: gzip\r\n", Some((415, None))),
+            ("MESSAGE", "Content-Type: image/png\r\nContent-Disposition: render;handling=optional\r\n", None),
+            ("INFO", "Content-Type: application/dtmf-relay\r\n", None),
+        ];
+        for (method, lines, want) in rows {
+            assert_eq!(refusal(method, "sip:b@h", lines, "body"), want, "{method} {lines}");
+        }
+        assert_eq!(refusal("MESSAGE", "sip:b@h", "Content-Type: image/png\r\n", ""), None, "no body, no type");
+    }
+
+    #[test]
+    fn the_first_fault_in_order_counts() {
+        let mut lines = String::from("Content-Type: image/png\r\n");
+        assert_eq!(refusal("MESSAGE", "sip:b@h", &lines, "x").map(|r| r.0), Some(415));
+        lines += "Require: nothing\r\n";
+        assert_eq!(refusal("MESSAGE", "sip:b@h", &lines, "x").map(|r| r.0), Some(420));
+        lines += "Max-Forwards: 0\r\n";
+        assert_eq!(refusal("MESSAGE", "sip:b@h", &lines, "x").map(|r| r.0), Some(483));
+        assert_eq!(refusal("MESSAGE", "nobodyKnowsThis:b", &lines, "x").map(|r| r.0), Some(416));
+    }
 }
