@@ -38,16 +38,16 @@ pub fn same(a: &Uri<'_>, b: &Uri<'_>) -> bool {
             && same_params(&b.params, &a.params))
 }
 
-/// Whether the `uri` that somebody signed is the request's: the same text, or the same user at a host that is the same or
-/// ours in both (phones sign the domain and send to the address, or the other way round).
+/// Whether the `uri` that somebody signed is the request's: the same text, or a SIP URI whose host is the same or ours (phones
+/// sign the domain and send to the address, or the other way round) and whose user is the same, or left out, as some do.
 pub fn same_request(signed: &str, asked: &str, directory: &Directory) -> bool {
     if signed == asked {
         return true;
     }
     let (Ok(signed), Ok(asked)) = (Uri::parse(signed), Uri::parse(asked)) else { return false };
-    let place =
-        signed.host.eq_ignore_ascii_case(asked.host) || (ours(directory, signed.host) && ours(directory, asked.host));
-    signed.is_sip() && asked.is_sip() && place && signed.user_decoded() == asked.user_decoded()
+    let place = signed.host.eq_ignore_ascii_case(asked.host) || ours(directory, signed.host);
+    let user = signed.user.is_none() || signed.user_decoded() == asked.user_decoded();
+    signed.is_sip() && asked.is_sip() && place && user
 }
 
 fn same_params(a: &Params<'_>, b: &Params<'_>) -> bool {
@@ -100,8 +100,30 @@ mod tests {
         ] {
             assert_eq!(ours(&office, host), is, "{host}");
         }
-        assert!(same_request("sip:office.example", "sip:127.0.0.1:5060", &office));
-        assert!(!same_request("sip:121@office.example", "sip:122@office.example", &office));
-        assert!(!same_request("sip:121@office.example", "sip:121@evil.example", &office));
+    }
+
+    #[test]
+    fn what_was_signed_is_what_is_asked() {
+        let office = office();
+        for (signed, asked, same) in [
+            ("sip:office.example", "sip:127.0.0.1:5060", true),
+            ("sip:121@office.example", "sip:121@127.0.0.1;transport=tcp", true),
+            // SIPp signs the address without the user.
+            ("sip:127.0.0.1:5060", "sip:121@127.0.0.1:5060", true),
+            ("sip:office.example", "sip:121@127.0.0.1:5060", true),
+            ("sip:elsewhere.example", "sip:121@elsewhere.example", true),
+            ("sip:office.example", "sip:121@elsewhere.example", true),
+            ("sip:121@office.example", "sip:122@office.example", false),
+            ("sip:121@office.example", "sip:office.example", false),
+            ("sip:@office.example", "sip:121@office.example", false),
+            ("sip:121@office.example", "sip:121@elsewhere.example", true),
+            ("sip:evil.example", "sip:121@office.example", false),
+            ("sip:121@evil.example", "sip:121@office.example", false),
+            ("tel:121", "sip:121@office.example", false),
+            ("", "sip:121@office.example", false),
+            ("*", "sip:121@office.example", false),
+        ] {
+            assert_eq!(same_request(signed, asked, &office), same, "{signed} {asked}");
+        }
     }
 }
