@@ -90,6 +90,7 @@ pub struct Auth {
     sources: Failures<IpAddr>,
     victims: Failures<Label>,
     homes: Failures<(Label, IpAddr)>,
+    hasher: ahash::RandomState,
     /// Stands for every unknown user, so that counting costs the same.
     nobody: Label,
 }
@@ -107,6 +108,7 @@ impl Auth {
             sources: Failures::new(SOURCE_LIMIT, SOURCES, rng),
             victims: Failures::new(AOR_LIMIT, VICTIMS, rng),
             homes: Failures::new(HOME_LIMIT, VICTIMS, rng),
+            hasher: rng.hasher(),
             nobody: Label::from(""),
         }
     }
@@ -200,7 +202,8 @@ impl Auth {
 
         let Some(nc) = given.nc else { return Judgement::Wrong };
         self.forget_old(now);
-        match self.used.entry(minted).or_default().take(nc) {
+        let request = self.hash(&(msg.call_id(), msg.via().branch()));
+        match self.used.entry(minted).or_default().take(nc, request) {
             Taken::New => {
                 if self.used.len() > NONCES
                     && let Some((oldest, _)) = self.used.pop_first()
@@ -259,6 +262,11 @@ impl Auth {
         bool::from(ours.as_bytes().ct_eq(nonce.as_bytes())).then_some(minted)
     }
 
+    /// A hash of our own key, never 0.
+    fn hash(&self, of: impl std::hash::Hash) -> u32 {
+        (std::hash::BuildHasher::hash_one(&self.hasher, of) as u32).max(1)
+    }
+
     fn forget_old(&mut self, now: Instant) {
         let dead = now.micros().saturating_sub(NONCE_LIFETIME.as_micros() as u64);
         while let Some(entry) = self.used.first_entry()
@@ -282,7 +290,8 @@ struct Window {
     highest: u32,
     /// Bit `i`: `highest - i` was used.
     used: u64,
-    replayed: bool,
+    /// The request that was told `stale=true` for a used count, as a hash; 0 for none.
+    replayed: u32,
 }
 
 #[derive(PartialEq, Eq, Debug)]
@@ -293,7 +302,8 @@ enum Taken {
 }
 
 impl Window {
-    fn take(&mut self, nc: u32) -> Taken {
+    /// `request`: a hash of which request it is, the same for a retransmission, whose first answer may have been lost.
+    fn take(&mut self, nc: u32, request: u32) -> Taken {
         if nc > self.highest {
             let ahead = nc - self.highest;
             self.used = if ahead < NC_WINDOW { (self.used << ahead) | 1 } else { 1 };
@@ -305,7 +315,10 @@ impl Window {
             self.used |= 1 << behind;
             return Taken::New;
         }
-        if std::mem::replace(&mut self.replayed, true) { Taken::Replay } else { Taken::FirstReplay }
+        if self.replayed == 0 {
+            self.replayed = request;
+        }
+        if self.replayed == request { Taken::FirstReplay } else { Taken::Replay }
     }
 }
 
@@ -388,6 +401,8 @@ mod tests {
         auth: Auth,
         office: Directory,
         from: Flow,
+        /// Of the last request; its branch is of it.
+        cseq: u32,
     }
 
     /// What a test varies in an answer.
@@ -407,11 +422,21 @@ mod tests {
 
     impl Client {
         fn new() -> Client {
-            Client { auth: Auth::new(&mut Rng::from_number(5)), office: office(), from: flow(Transport::Udp, 1, 5060) }
+            Client {
+                auth: Auth::new(&mut Rng::from_number(5)),
+                office: office(),
+                from: flow(Transport::Udp, 1, 5060),
+                cseq: 0,
+            }
         }
 
         fn send(&mut self, second: u64, lines: &[&str], from: &str) -> Verdict {
-            let msg = request("REGISTER", "sip:office.example", from, 1, lines);
+            self.cseq += 1;
+            self.send_again(second, lines, from)
+        }
+
+        fn send_again(&mut self, second: u64, lines: &[&str], from: &str) -> Verdict {
+            let msg = request("REGISTER", "sip:office.example", from, self.cseq, lines);
             self.auth.check(at(second), &self.from, &msg, &self.office, false)
         }
 
@@ -566,6 +591,20 @@ mod tests {
         ] {
             assert_eq!(stale(&nc(count)), want, "nc {count}");
         }
+    }
+
+    #[test]
+    fn a_retransmission_is_told_the_same() {
+        let mut client = Client::new();
+        let fresh = client.challenge(0);
+        assert_eq!(client.answer(1, &fresh, &RIGHT), known());
+        let line = client.line(&fresh, &RIGHT);
+        assert_eq!(stale(&client.send(2, &[&line], "121")), Some(true));
+        for _ in 0..3 {
+            assert_eq!(stale(&client.send_again(2, &[&line], "121")), Some(true), "the 407 was lost");
+        }
+        assert_eq!(stale(&client.send(3, &[&line], "121")), Some(false));
+        assert_eq!(stale(&client.send_again(3, &[&line], "121")), Some(false));
     }
 
     #[test]
