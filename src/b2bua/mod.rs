@@ -225,6 +225,9 @@ impl B2bua {
             Event::Tick => self.tick(),
             Event::FlowLost { flow } => {
                 self.node.registrar.flow_lost(now, &flow);
+                if flow.transport.reliable() {
+                    self.legs.values_mut().filter(|leg| leg.flow() == flow).for_each(Leg::disconnected);
+                }
                 self.tx.lost(now.mono, flow, Failure::Refused, &mut self.said);
             }
             Event::Resolved { query, targets } => {
@@ -350,7 +353,9 @@ impl B2bua {
             Output::Send { flow, bytes } => self.send(flow, bytes),
             Output::Request { key, flow, msg } => self.request(key, flow, msg),
             Output::Cancel { user: Some(Owner::Leg(key)), msg, .. } => {
-                let event = self.legs.get_mut(key).and_then(|leg| leg.on_cancel(&msg));
+                let directory = self.node.directory.clone();
+                let Some(leg) = self.legs.get_mut(key) else { return };
+                let event = leg.on_cancel(&mut cx!(self, directory), &msg);
                 self.tell(key, event);
             }
             Output::Cancel { .. } => {}
@@ -521,7 +526,11 @@ impl B2bua {
     // --- requests ----------------------------------------------------------------------------------------------------
 
     fn request(&mut self, key: ServerKey, flow: Flow, msg: Message) {
-        if let Err(refusal) = door::check(&msg) {
+        // What ends here has come far enough, whatever Max-Forwards says.
+        let here = |refusal: &Refusal| refusal.status == 483 && msg.to_tag().is_some();
+        if let Err(refusal) = door::check(&msg)
+            && !here(&refusal)
+        {
             return self.refuse(key, flow, &msg, &refusal);
         }
         if msg.to_tag().is_some() {
@@ -661,6 +670,9 @@ impl B2bua {
         let max_forwards = msg.max_forwards().unwrap_or(70);
         let looped = msg.values(Name::Via).skip(1).any(|via| self.is_our_via(via));
         let refusal = match () {
+            () if msg.content_type().is_some_and(|t| t.to_ascii_lowercase().starts_with("multipart/")) => {
+                Some(Refusal::status(415).with(Name::Accept, "application/sdp"))
+            }
             () if msg.contact().is_none() => Some(Refusal::new(400, "Missing Contact")),
             () if looped => Some(Refusal::status(482)),
             () if max_forwards == 0 => Some(Refusal::status(483)),

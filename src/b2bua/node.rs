@@ -138,6 +138,10 @@ impl Switch for Node {
         }
     }
 
+    fn reach(&self, extension: &str) -> Option<Flow> {
+        self.registrar.bindings(extension, self.now).next().map(|b| b.flow)
+    }
+
     fn take_port(&mut self, now: Instant, call: CallKey) -> Option<Port> {
         let port = self.ports.take(now)?;
         self.port_owner.insert(port, call);

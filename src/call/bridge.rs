@@ -25,6 +25,8 @@ pub struct End {
     heard: Option<Bytes>,
     /// What we told the peer of this leg last.
     told: Option<Bytes>,
+    /// Where the peer's signalling comes from.
+    source: IpAddr,
     tapped: bool,
 }
 
@@ -54,19 +56,23 @@ impl End {
     /// An end whose ports the peer reaches at `address`.
     pub fn new(rng: &mut Rng, address: IpAddr) -> End {
         let (origin, ssrc) = (Origin::new(rng.bits()), rng.bits32());
-        End { streams: Vec::new(), origin, address, ssrc, heard: None, told: None, tapped: false }
+        End { streams: Vec::new(), origin, address, ssrc, heard: None, told: None, source: address, tapped: false }
     }
 
     /// The peer of this leg said `theirs`. `source` is where its signalling comes from: a peer whose description names
-    /// another address than that may be behind NAT, and is then learnt by its packets, from that address only.
+    /// another address than that may be behind NAT, and is then learnt by its packets, from that address only. Media goes there
+    /// once it is answered: see [`link`].
     pub fn heard(&mut self, desk: &mut Desk<'_>, theirs: &Session, body: &[u8], source: IpAddr) -> Result<(), NoPort> {
         self.heard = Some(Bytes::copy_from_slice(body));
-        self.open(desk, theirs)?;
+        self.source = source;
+        self.open(desk, theirs)
+    }
+
+    fn point(&self, commands: &mut Vec<Command>, theirs: &Session) {
         for (i, stream) in self.streams.iter().enumerate() {
             let (Some(port), Some(sdp)) = (stream.port, theirs.remote(i)) else { continue };
-            desk.commands.push(Command::Remote { port, remote: Remote { sdp, nat: nat(sdp, source) } });
+            commands.push(Command::Remote { port, remote: Remote { sdp, nat: nat(sdp, self.source) } });
         }
-        Ok(())
     }
 
     /// Our port for every stream of `theirs` that we relay and that has none yet.
@@ -107,6 +113,17 @@ impl End {
     /// Forgets what was offered: the peer refused it.
     pub fn restore(&mut self, heard: Option<Bytes>, told: Option<Bytes>) {
         (self.heard, self.told) = (heard, told);
+    }
+
+    /// Whether a description may follow the last one of this dialog: streams are never taken away (RFC 3264 8).
+    pub fn may_follow(&self, theirs: &Session) -> bool {
+        self.last_heard().is_none_or(|last| theirs.media.len() >= last.media.len())
+    }
+
+    /// Whether `theirs` answers what we told the peer of this leg (RFC 3264 6).
+    pub fn answers(&self, theirs: &Session) -> bool {
+        let told = self.told.as_deref().and_then(|body| Session::parse(body).ok());
+        told.is_none_or(|told| offer::check_answer(&told, theirs).is_ok())
     }
 
     /// What stands, to be put back with [`End::restore`].
@@ -165,6 +182,8 @@ pub fn pass(desk: &mut Desk<'_>, theirs: &Session, to: &mut End, keep: Option<&[
 /// Joins two ends as their last descriptions say. `expected`: whether silence is counted (the call is answered).
 pub fn link(commands: &mut Vec<Command>, a: &End, b: &End, expected: bool) {
     let (Some(at_a), Some(at_b)) = (a.last_heard(), b.last_heard()) else { return };
+    a.point(commands, &at_a);
+    b.point(commands, &at_b);
     for i in 0..a.streams.len().min(b.streams.len()) {
         let (Some(pa), Some(pb)) = (a.streams[i].port, b.streams[i].port) else { continue };
         let (Some(ma), Some(mb)) = (at_a.media.get(i), at_b.media.get(i)) else { continue };

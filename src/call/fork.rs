@@ -1,5 +1,7 @@
 //! Who rings, and who wins: stages in order, a stage's branches at once or one after the other, one winner, losers told so.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::bridge::{self, Desk, NoPort};
@@ -12,6 +14,8 @@ use crate::policy::{self, Branch, Fork, Kind};
 use crate::sdp::Session;
 use crate::sip::phrase;
 
+/// A caller who waits gets a provisional answer at least so often, or proxies on the way give up (RFC 3261 13.3.1.1).
+const REMIND: Duration = Duration::from_secs(60);
 /// Legs that ring at once in one call at most (RFC 5393 has 60 for a proxy's fork).
 const MAX_FORK: usize = 60;
 
@@ -34,6 +38,10 @@ impl Call {
     /// One more round of the present stage. Whether anybody rings now (or the call is over).
     fn next_round(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) -> bool {
         let State::Ringing(ringing) = &mut self.state else { return true };
+        if ringing.remind.is_none() {
+            ringing.remind = Some(cx.now.mono + REMIND);
+            cx.switch.arm_call(cx.now.mono + REMIND, self.key);
+        }
         let Some(stage) = &ringing.stage else { return false };
         let round_ends = (cx.now.mono + stage.ring).min(ringing.stage_ends.unwrap_or(cx.now.mono + stage.ring));
         let fork = policy::fork(stage, cx.directory, &*cx.switch, &ringing.spent, &mut self.plan.why);
@@ -195,6 +203,7 @@ impl Call {
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
             | Event::AskedAnswered { .. }
+            | Event::Withdrawn
             | Event::Gone => {}
         }
     }
@@ -223,6 +232,7 @@ impl Call {
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
             | Event::AskedAnswered { .. }
+            | Event::Withdrawn
             | Event::Bye { .. } => {}
         }
     }
@@ -277,6 +287,9 @@ impl Call {
         let Some([caller, leg]) = legs.get_disjoint_mut([self.a, key]) else { return Ok(None) };
         let source = leg.flow().remote.ip();
         let (Some(a), Some(b)) = (caller.end.as_mut(), leg.end.as_mut()) else { return Ok(None) };
+        if !b.answers(&theirs) {
+            return Err(AnswerFault::Unreadable);
+        }
         let answer = self.at_desk(cx, |desk| {
             b.heard(desk, &theirs, body, source)?;
             let answer = bridge::pass(desk, &theirs, a, None)?;
@@ -296,9 +309,11 @@ impl Call {
             return;
         }
         let late = legs.get(self.a).is_some_and(|a| a.offered_late());
+        let answered_early = legs.get(key).and_then(|l| l.end.as_ref()).is_none_or(|e| e.last_heard().is_some());
         let answer = match body.as_ref().map(|b| self.answer_from(legs, cx, key, b, !late)).transpose() {
-            Ok(answer) => answer.flatten(),
-            Err(fault) => {
+            Ok(answer) if answer.is_some() || answered_early => answer.flatten(),
+            fault => {
+                let fault = fault.err().unwrap_or(AnswerFault::Unreadable);
                 if let Some(leg) = legs.get_mut(key) {
                     leg.hang_up(cx, Some("SIP;cause=488;text=\"Not Acceptable Here\""));
                 }
@@ -363,8 +378,11 @@ impl Call {
         ringing.note(noted);
         match &peer {
             Peer::Extension(number) => {
+                // Whoever rejected is not rung again in this call, nor is who cannot be reached at any place: the next round
+                // would only get the same answer at once.
                 let rejected = matches!(status, 486 | 600 | 603);
-                if rejected && !ringing.spent.contains(number) {
+                let last_place = !ringing.legs.iter().any(|k| legs.get(*k).is_some_and(|l| l.peer == peer));
+                if (rejected || last_place) && !ringing.spent.contains(number) {
                     ringing.spent.push(number.clone());
                 }
             }
@@ -399,9 +417,17 @@ impl Call {
         }
     }
 
-    /// Patience of the round came to its end.
+    /// Patience of the round came to its end, or the caller has heard nothing for a minute.
     pub(super) fn patience(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
         let State::Ringing(ringing) = &mut self.state else { return };
+        if ringing.remind.is_some_and(|at| at <= cx.now.mono) {
+            ringing.remind = Some(cx.now.mono + REMIND);
+            cx.switch.arm_call(cx.now.mono + REMIND, self.key);
+            let status = if self.first_ring.is_some() { 180 } else { 183 };
+            if let Some(caller) = legs.get_mut(self.a) {
+                caller.progress(cx, status, 0, None);
+            }
+        }
         if ringing.round_ends.is_none_or(|ends| ends > cx.now.mono) {
             return;
         }

@@ -28,7 +28,7 @@ use crate::directory::{CallerIdForm, Label, Secret};
 use crate::policy::Branch;
 use crate::sip::digest::{self, Challenge};
 use crate::sip::header::{Refresher, SessionExpires};
-use crate::sip::{Flow, Message, Method, Name, Refusal, Transport, Writer, phrase};
+use crate::sip::{Flow, Message, Method, Name, Refusal, Writer, phrase};
 use crate::transaction::{ClientKey, Failure, Output, ServerKey};
 
 /// Methods that we take part in, as Allow says them.
@@ -37,6 +37,8 @@ pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, MESSAG
 pub const USER_AGENT: &str = concat!("strowger/", env!("CARGO_PKG_VERSION"));
 /// An address of a trunk that says nothing at all to an INVITE for so long is given up, and the next one tried.
 pub const SILENT_TRUNK: Duration = Duration::from_millis(3500);
+/// From of a caller who wants to be anonymous (RFC 3323 4.1.1.3).
+const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>";
 /// Times that one INVITE is sent again with credentials.
 const MAX_CHALLENGES: u8 = 2;
 /// Early dialogs of one INVITE that are told apart.
@@ -121,6 +123,8 @@ pub enum Event {
         /// The offer.
         body: Option<Bytes>,
     },
+    /// The peer cancelled its re-INVITE, and got its 487.
+    Withdrawn,
     /// The answer to [`Leg::offer`]. A 2xx is to be acknowledged with [`Leg::ack`].
     OfferAnswered {
         /// Status.
@@ -204,7 +208,7 @@ impl Dial {
         match branch {
             Branch::Extension(number) => {
                 let from = match caller.hidden {
-                    true => "\"Anonymous\" <sip:anonymous@anonymous.invalid>".to_owned(),
+                    true => ANONYMOUS.to_owned(),
                     false => address(caller.name.as_deref(), &caller.user, &domain),
                 };
                 let to = format!("<sip:{number}@{domain}>");
@@ -217,17 +221,22 @@ impl Dial {
                     _ => caller.user.clone(),
                 };
                 let own = format!("<sip:{user}@{domain}>");
+                let from = if caller.hidden { ANONYMOUS.to_owned() } else { own.clone() };
                 let form = trunk.map_or(CallerIdForm::From, |t| t.caller_id);
-                let identity = match form {
+                let privacy = if caller.hidden { "full" } else { "off" };
+                let mut identity = match form {
                     CallerIdForm::From => Vec::new(),
                     CallerIdForm::PAssertedIdentity => vec![(Name::PAssertedIdentity, own.clone())],
                     CallerIdForm::RemotePartyId => {
-                        vec![(Name::RemotePartyId, format!("{own};party=calling;screen=yes;privacy=off"))]
+                        vec![(Name::RemotePartyId, format!("{own};party=calling;screen=yes;privacy={privacy}"))]
                     }
                 };
+                if caller.hidden {
+                    identity.push((Name::Privacy, "id".to_owned()));
+                }
                 let credentials = trunk.and_then(|t| Some((t.username.clone()?, t.password.clone()?)));
                 let to = format!("<{}>", place.uri);
-                Dial { place, from: own, to, identity, max_forwards, body, credentials, impatient }
+                Dial { place, from, to, identity, max_forwards, body, credentials, impatient }
             }
         }
     }
@@ -265,7 +274,8 @@ enum State {
     Invited(Invited),
     Calling(Box<Calling>),
     Up(Box<Up>),
-    Ending,
+    /// BYE is on its way; what is needed to send it again with credentials, once.
+    Ending(Option<Box<(Dialog, Credentials)>>),
     Over,
 }
 
@@ -411,7 +421,7 @@ impl Leg {
     pub fn offered(&self) -> Option<&Bytes> {
         match &self.state {
             State::Invited(invited) => invited.offer.as_ref(),
-            State::Calling(_) | State::Up(_) | State::Ending | State::Over => None,
+            State::Calling(_) | State::Up(_) | State::Ending(_) | State::Over => None,
         }
     }
 
@@ -433,7 +443,7 @@ impl Leg {
             State::Invited(invited) => *invited.remote_tag == *remote,
             State::Calling(calling) => calling.early.iter().any(|(tag, _)| **tag == *remote),
             State::Up(up) => *up.dialog.remote_tag == *remote && *up.dialog.local_tag == *local,
-            State::Ending => true,
+            State::Ending(_) => true,
             State::Over => false,
         }
     }
@@ -443,7 +453,7 @@ impl Leg {
         let variants = match &mut self.state {
             State::Calling(calling) => &mut calling.variants,
             State::Up(up) => &mut up.variants,
-            State::Invited(_) | State::Ending | State::Over => return 0,
+            State::Invited(_) | State::Ending(_) | State::Over => return 0,
         };
         if let Some((_, variant)) = variants.iter().find(|(e, _)| *e == early) {
             return *variant;
@@ -452,6 +462,11 @@ impl Leg {
         *next = next.saturating_add(1);
         variants.push((early, variant));
         variant
+    }
+
+    /// The connection that it was set up by is gone; the dialog is not.
+    pub fn disconnected(&mut self) {
+        self.flow.conn = 0;
     }
 
     // --- towards the caller ------------------------------------------------------------------------------------------
@@ -552,7 +567,7 @@ impl Leg {
     pub fn ack(&mut self, cx: &mut Cx<'_>, body: Option<&Bytes>) {
         let State::Up(up) = &mut self.state else { return };
         let Some(seq) = up.owed.take() else { return };
-        let flow = next(&up.dialog, &self.peer, self.flow);
+        let flow = next(cx, &up.dialog, &self.peer, self.flow);
         up.acknowledge(cx, flow, seq, body);
         if self.end.is_none() && body.is_some() {
             self.told = body.map(|b| Bytes::copy_from_slice(b));
@@ -625,7 +640,8 @@ impl Leg {
             None => w.finish(),
         };
         up.asking = Some(key);
-        cx.tx.request(cx.now.mono, key, self.flow, bytes, asked.method, Owner::Leg(self.key), cx.said);
+        let flow = next(cx, &up.dialog, &self.peer, self.flow);
+        cx.tx.request(cx.now.mono, key, flow, bytes, asked.method, Owner::Leg(self.key), cx.said);
     }
 
     /// Answers the peer's INFO.
@@ -660,8 +676,11 @@ impl Leg {
             }
             State::Up(up) => {
                 up.settle(cx, &self.flow);
+                if let Some(offering) = up.offering.as_ref().filter(|o| o.method == Method::Invite) {
+                    cx.tx.cancel(cx.now.mono, offering.key, None, cx.said);
+                }
                 if let Some(seq) = up.owed.take() {
-                    let flow = next(&up.dialog, &self.peer, self.flow);
+                    let flow = next(cx, &up.dialog, &self.peer, self.flow);
                     up.acknowledge(cx, flow, seq, None);
                 }
                 match up.usage.may_bye() {
@@ -669,29 +688,30 @@ impl Leg {
                     false => up.bye_due = Some(reason.map(str::to_owned)),
                 }
             }
-            State::Ending | State::Over => {}
+            State::Ending(_) | State::Over => {}
         }
         self.rearm(cx);
     }
 
     fn bye(&mut self, cx: &mut Cx<'_>, reason: Option<&str>) {
-        let State::Up(up) = &mut self.state else { return };
+        let State::Up(up) = std::mem::replace(&mut self.state, State::Ending(None)) else { return };
+        let Up { mut dialog, credentials, .. } = *up;
+        self.say_bye(cx, &mut dialog, reason, None);
+        self.state = State::Ending(credentials.map(|c| Box::new((dialog, c))));
+    }
+
+    fn say_bye(&mut self, cx: &mut Cx<'_>, dialog: &mut Dialog, reason: Option<&str>, proof: Option<(Name, String)>) {
         let (key, branch) = cx.tx.branch();
-        let mut w = up.dialog.request(Method::Bye, &branch, None);
+        let mut w = dialog.request(Method::Bye, &branch, None);
         if let Some(reason) = reason {
             w.header(Name::Reason, reason);
         }
+        if let Some((name, value)) = proof {
+            w.header(name, value);
+        }
         w.header(Name::UserAgent, USER_AGENT);
-        cx.tx.request(
-            cx.now.mono,
-            key,
-            next(&up.dialog, &self.peer, self.flow),
-            w.finish(),
-            Method::Bye,
-            Owner::Leg(self.key),
-            cx.said,
-        );
-        self.state = State::Ending;
+        let flow = next(cx, dialog, &self.peer, self.flow);
+        cx.tx.request(cx.now.mono, key, flow, w.finish(), Method::Bye, Owner::Leg(self.key), cx.said);
     }
 
     // --- what arrives ------------------------------------------------------------------------------------------------
@@ -713,6 +733,7 @@ impl Leg {
             }
             State::Invited(_) | State::Calling(_) => {
                 let status = match method {
+                    Method::Update if sdp(msg).is_none() => 200,
                     Method::Invite | Method::Update => 491,
                     Method::Options => 200,
                     _ => 481,
@@ -720,7 +741,7 @@ impl Leg {
                 respond(cx, status);
                 return None;
             }
-            State::Ending => {
+            State::Ending(_) => {
                 respond(cx, if method == Method::Bye { 200 } else { 481 });
                 return None;
             }
@@ -741,7 +762,7 @@ impl Leg {
                 Some(Event::Bye { reason: reason() })
             }
             Method::Invite | Method::Update => {
-                let event = up.renegotiated(cx, key, flow, msg);
+                let event = up.renegotiated(cx, self.key, key, flow, msg);
                 self.flow = moved(self.flow, flow);
                 self.rearm(cx);
                 event
@@ -795,10 +816,26 @@ impl Leg {
         Some(event)
     }
 
-    /// The caller's CANCEL met its INVITE.
-    pub fn on_cancel(&mut self, msg: &Message) -> Option<Event> {
+    /// The peer's CANCEL met its INVITE, the first or a later one.
+    pub fn on_cancel(&mut self, cx: &mut Cx<'_>, msg: &Message) -> Option<Event> {
         let reason = msg.text(Name::Reason).map(str::to_owned);
-        matches!(self.state, State::Invited(_)).then_some(Event::Cancelled { reason })
+        match &self.state {
+            State::Invited(_) => Some(Event::Cancelled { reason }),
+            State::Up(up) if matches!(up.offered, Some((_, Method::Invite, _))) => {
+                self.answer_offered(cx, 487, phrase(487), None);
+                Some(Event::Withdrawn)
+            }
+            State::Up(_) | State::Calling(_) | State::Ending(_) | State::Over => None,
+        }
+    }
+
+    /// Takes back an offer of ours that is not answered yet.
+    pub fn withdraw(&mut self, cx: &mut Cx<'_>) {
+        if let State::Up(up) = &mut self.state
+            && let Some(offering) = up.offering.as_ref().filter(|o| o.method == Method::Invite)
+        {
+            cx.tx.cancel(cx.now.mono, offering.key, None, cx.said);
+        }
     }
 
     /// An answer to a request of ours.
@@ -808,12 +845,24 @@ impl Leg {
             // The INVITE that was challenged and sent again has a younger transaction.
             State::Calling(_) => None,
             State::Up(_) => self.answered_in_dialog(cx, key, msg),
-            State::Ending if msg.method() == Method::Bye && msg.status() >= 200 => {
-                self.state = State::Over;
-                Some(Event::Gone)
+            State::Ending(again) if msg.method() == Method::Bye && msg.status() >= 200 => {
+                match (again.take(), Challenge::choose(msg)) {
+                    (Some(again), Some((name, challenge))) => {
+                        let (mut dialog, (user, password)) = *again;
+                        let cnonce = format!("{:016x}", cx.rng.bits());
+                        let uri = dialog.target.clone();
+                        let value = digest::answer(&challenge, &user, &password.0, "BYE", &uri, &cnonce, 1, &[]);
+                        self.say_bye(cx, &mut dialog, None, Some((name, value)));
+                        None
+                    }
+                    _ => {
+                        self.state = State::Over;
+                        Some(Event::Gone)
+                    }
+                }
             }
             // A 2xx of a fork after we hung up: acknowledged and ended.
-            State::Ending | State::Over | State::Invited(_) => {
+            State::Ending(_) | State::Over | State::Invited(_) => {
                 if msg.method() == Method::Invite && (200..300).contains(&msg.status()) {
                     self.end_stray(cx, msg);
                 }
@@ -843,7 +892,7 @@ impl Leg {
                 let ours = up.offering.as_ref().is_some_and(|o| o.key == key) || up.asking == Some(key);
                 ours.then(|| Event::Lost { because: Some(words.to_owned()), status })
             }
-            State::Ending => {
+            State::Ending(_) => {
                 self.state = State::Over;
                 Some(Event::Gone)
             }
@@ -895,7 +944,7 @@ impl Leg {
                 }
                 event
             }
-            State::Calling(_) | State::Invited(_) | State::Ending | State::Over => None,
+            State::Calling(_) | State::Invited(_) | State::Ending(_) | State::Over => None,
         };
         self.rearm(cx);
         event
@@ -905,7 +954,7 @@ impl Leg {
         match &self.state {
             State::Calling(calling) => calling.patience,
             State::Up(up) => [up.usage.deadline(), up.timer.map(|t| t.deadline())].into_iter().flatten().min(),
-            State::Invited(_) | State::Ending | State::Over => None,
+            State::Invited(_) | State::Ending(_) | State::Over => None,
         }
     }
 
@@ -1006,7 +1055,7 @@ impl Leg {
             flow: self.flow,
         };
         let Some(mut dialog) = Dialog::uac(&sent, msg) else { return };
-        let flow = next(&dialog, &self.peer, self.flow);
+        let flow = next(cx, &dialog, &self.peer, self.flow);
         let (unused, branch) = cx.tx.branch();
         cx.said.push(Output::Send { flow, bytes: dialog.ack(seq, &branch).finish() });
         cx.tx.release(unused);
@@ -1032,7 +1081,8 @@ impl Leg {
             if msg.to_tag() != Some(&*up.dialog.remote_tag) {
                 self.end_stray(cx, msg);
             } else if let Some(bytes) = up.usage.reack(seq) {
-                cx.said.push(Output::Send { flow: next(&up.dialog, &self.peer, self.flow), bytes });
+                let flow = next(cx, &up.dialog, &self.peer, self.flow);
+                cx.said.push(Output::Send { flow, bytes });
             }
             return None;
         }
@@ -1143,7 +1193,7 @@ impl Leg {
             _ => up.usage.inviting(up.dialog.local_seq, body.is_some()),
         }
         up.offering = Some(Offering { key, method, refresh, body, challenged });
-        let flow = next(&up.dialog, &self.peer, self.flow);
+        let flow = next(cx, &up.dialog, &self.peer, self.flow);
         cx.tx.request(cx.now.mono, key, flow, bytes, method, Owner::Leg(self.key), cx.said);
     }
 }
@@ -1226,9 +1276,20 @@ impl Up {
     }
 
     /// The peer's re-INVITE or UPDATE.
-    fn renegotiated(&mut self, cx: &mut Cx<'_>, key: ServerKey, flow: Flow, msg: &Message) -> Option<Event> {
+    fn renegotiated(
+        &mut self,
+        cx: &mut Cx<'_>,
+        leg: LegKey,
+        key: ServerKey,
+        flow: Flow,
+        msg: &Message,
+    ) -> Option<Event> {
         let (body, seq) = (sdp(msg), msg.cseq().seq);
         let timer = asked_timer(msg);
+        if self.offered.is_some() && body.is_some() {
+            refuse(cx, key, flow, msg, &Refusal::status(491));
+            return None;
+        }
         if let refresh::Answer::TooShort(min_se) = refresh::answer(Wish::default(), timer) {
             refuse(cx, key, flow, msg, &Refusal::status(422).with(Name::MinSe, min_se.to_string()));
             return None;
@@ -1250,6 +1311,7 @@ impl Up {
             cx.tx.respond(cx.now.mono, key, 200, w.finish(), cx.said);
             return None;
         }
+        cx.tx.set_user(key, Owner::Leg(leg));
         self.offered = Some((key, msg.method(), timer));
         Some(Event::Offered { body })
     }
@@ -1350,15 +1412,18 @@ fn refuse(cx: &mut Cx<'_>, key: ServerKey, flow: Flow, msg: &Message, refusal: &
 }
 
 /// Where the next request goes. A phone is reached over the flow that it came by, whatever its Contact says (it may be behind
-/// NAT); a trunk where its route or Contact says, if that is an address.
-fn next(dialog: &Dialog, peer: &Peer, flow: Flow) -> Flow {
+/// NAT), or, if that connection is gone, where it is registered now; a trunk where its route or Contact says, if that is an
+/// address.
+fn next(cx: &Cx<'_>, dialog: &Dialog, peer: &Peer, flow: Flow) -> Flow {
+    let lost = flow.transport.reliable() && flow.conn == 0;
     match peer {
+        Peer::Extension(number) if lost => cx.switch.reach(number).unwrap_or(flow),
         Peer::Extension(_) => flow,
-        Peer::Trunk { .. } if flow.transport != Transport::Udp => flow,
+        Peer::Trunk { .. } if flow.transport.reliable() && !lost => flow,
         Peer::Trunk { .. } => {
             let uri = crate::sip::Uri::parse(dialog.next_hop()).ok();
             let remote = uri.and_then(|u| Some(std::net::SocketAddr::new(u.ip()?, u.port.unwrap_or(5060))));
-            Flow { remote: remote.unwrap_or(flow.remote), ..flow }
+            Flow { remote: remote.filter(|r| r.is_ipv4() == flow.local.is_ipv4()).unwrap_or(flow.remote), ..flow }
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct Place {
 pub trait Switch: policy::Live {
     /// Where the branch can be reached now, best first.
     fn places(&mut self, branch: &Branch) -> Vec<Place>;
+    /// Where a phone of the extension is now.
+    fn reach(&self, extension: &str) -> Option<Flow>;
     /// A free RTP port for a call.
     fn take_port(&mut self, now: Instant, call: CallKey) -> Option<Port>;
     /// A port comes back.
@@ -190,6 +192,8 @@ struct Ringing {
     best: Option<Final>,
     /// How many early dialogs the caller has seen.
     variants: u8,
+    /// When the caller is to get a provisional answer again.
+    remind: Option<Instant>,
 }
 
 /// Two legs talk.

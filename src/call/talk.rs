@@ -34,6 +34,7 @@ impl Call {
             Event::OfferAnswered { status, phrase, body } => {
                 self.offer_answered(legs, cx, key, other, status, &phrase, body)
             }
+            Event::Withdrawn => self.withdrawn(legs, cx, key, other),
             Event::Acked { body } => self.acked(legs, cx, key, other, body),
             Event::Asked { asked } => self.asked(legs, cx, key, other, asked),
             Event::AskedAnswered { status, phrase, body } => {
@@ -63,7 +64,8 @@ impl Call {
             | Event::Cancelled { .. }
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
-            | Event::AskedAnswered { .. } => {}
+            | Event::AskedAnswered { .. }
+            | Event::Withdrawn => {}
         }
     }
 
@@ -92,6 +94,9 @@ impl Call {
         let Ok(session) = Session::parse(&body) else {
             return from.answer_offered(cx, 488, "Not Acceptable Here", None);
         };
+        if !mine.may_follow(&session) {
+            return from.answer_offered(cx, 488, "Not Acceptable Here", None);
+        }
         if mine.repeats(&session) {
             // A session refresh (RFC 4028 7.4): nothing changes, so the other side is not troubled.
             let told = mine.last_told().cloned();
@@ -129,7 +134,10 @@ impl Call {
     ) {
         let Some([answerer, offerer]) = legs.get_disjoint_mut([key, other]) else { return };
         let State::Connected(connected) = &mut self.state else { return };
-        let Some(standing) = connected.standing.take() else { return };
+        let Some(standing) = connected.standing.take() else {
+            // The offer was withdrawn, and the answer crossed that.
+            return answerer.ack(cx, None);
+        };
         if !(200..300).contains(&status) {
             if let (Some(mine), Some(theirs)) = (offerer.end.as_mut(), answerer.end.as_mut()) {
                 mine.restore(standing.offerer_end.0, standing.offerer_end.1);
@@ -138,11 +146,13 @@ impl Call {
             return offerer.answer_offered(cx, status, phrase, None);
         }
         let late = standing.late;
+        let mut spare = None;
         if late {
             // The 2xx holds an offer; its ACK waits for the one of the offerer.
             connected.standing = Some(standing);
         } else {
             answerer.ack(cx, None);
+            spare = Some(standing);
         }
         let (Some(mine), Some(theirs)) = (offerer.end.as_mut(), answerer.end.as_mut()) else {
             offerer.answer_offered(cx, 200, "OK", body.as_ref());
@@ -161,13 +171,40 @@ impl Call {
                     Ok::<_, bridge::NoPort>(answer)
                 })
             });
-        match passed {
-            Some(Ok(answer)) => offerer.answer_offered(cx, 200, "OK", Some(&answer)),
-            Some(Err(bridge::NoPort)) => offerer.answer_offered(cx, 503, "Service Unavailable", None),
-            None => offerer.answer_offered(cx, 488, "Not Acceptable Here", None),
+        let refused = match passed {
+            Some(Ok(answer)) => {
+                offerer.answer_offered(cx, 200, "OK", Some(&answer));
+                None
+            }
+            Some(Err(bridge::NoPort)) => Some(503),
+            None => Some(488),
+        };
+        if let Some(status) = refused {
+            // Nothing has moved: both sides go on as before.
+            answerer.ack(cx, None);
+            let State::Connected(connected) = &mut self.state else { return };
+            let standing = connected.standing.take().or(spare);
+            if let (Some(standing), Some(mine), Some(theirs)) = (standing, offerer.end.as_mut(), answerer.end.as_mut())
+            {
+                mine.restore(standing.offerer_end.0, standing.offerer_end.1);
+                theirs.restore(standing.other_end.0, standing.other_end.1);
+            }
+            return offerer.answer_offered(cx, status, crate::sip::phrase(status), None);
         }
         if !late {
             self.note_hold(legs, cx);
+        }
+    }
+
+    /// One side cancelled its re-INVITE.
+    fn withdrawn(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, other: LegKey) {
+        let Some([from, to]) = legs.get_disjoint_mut([key, other]) else { return };
+        let State::Connected(connected) = &mut self.state else { return };
+        let Some(standing) = connected.standing.take() else { return };
+        to.withdraw(cx);
+        if let (Some(mine), Some(theirs)) = (from.end.as_mut(), to.end.as_mut()) {
+            mine.restore(standing.offerer_end.0, standing.offerer_end.1);
+            theirs.restore(standing.other_end.0, standing.other_end.1);
         }
     }
 
