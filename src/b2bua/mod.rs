@@ -372,7 +372,10 @@ impl B2bua {
                 self.tell(key, event);
             }
             Output::Response { key, user, msg } => self.response(key, user, &msg),
-            Output::Stray { .. } => self.counters.stray_responses += 1,
+            Output::Stray { flow, msg } => {
+                self.counters.stray_responses += 1;
+                self.disown(flow, &msg);
+            }
             Output::Timeout { key, user } => self.failed(key, user, None),
             Output::Failed { key, user, error } => self.failed(key, user, Some(error)),
             // A refusal that nobody acknowledged changes nothing: the call is over for us either way.
@@ -389,14 +392,20 @@ impl B2bua {
     }
 
     fn response(&mut self, key: transaction::ClientKey, user: Owner, msg: &Message) {
+        let flow = self.tx.path_of(key);
         let now = self.node.now;
         match user {
             Owner::Leg(leg_key) => {
                 let directory = self.node.directory.clone();
-                let Some(leg) = self.legs.get_mut(leg_key) else { return };
+                let Some(leg) = self.legs.get_mut(leg_key) else {
+                    return if let Some(flow) = flow {
+                        self.disown(flow, msg)
+                    };
+                };
                 let event = leg.on_response(&mut cx!(self, directory), key, msg);
                 self.tell(leg_key, event);
             }
+            Owner::Nobody => {}
             Owner::Trunk(number) => {
                 let purpose = match msg.status() {
                     100..=199 => None,
@@ -415,6 +424,23 @@ impl B2bua {
         }
     }
 
+    /// A 2xx to an INVITE of ours that nobody waits for any more, from a phone or trunk that we know.
+    fn disown(&mut self, flow: Flow, msg: &Message) {
+        let ip = flow.remote.ip();
+        let known = self.node.registrar.by_flow(&flow).is_some()
+            || self
+                .node
+                .directory
+                .trunks
+                .iter()
+                .any(|t| t.allow_from.iter().any(|c| c.contains(ip)) || self.node.trunks.owns(&t.name, ip));
+        let ours = msg.from_tag().and_then(leg::leg_of).is_some();
+        if known && ours && msg.method() == Method::Invite && (200..300).contains(&msg.status()) {
+            let directory = self.node.directory.clone();
+            leg::disown(&mut cx!(self, directory), flow, msg);
+        }
+    }
+
     fn failed(&mut self, key: transaction::ClientKey, user: Owner, failure: Option<Failure>) {
         let now = self.node.now;
         match user {
@@ -423,6 +449,7 @@ impl B2bua {
                 let event = leg.on_failure(key, failure);
                 self.tell(leg_key, event);
             }
+            Owner::Nobody => {}
             Owner::Trunk(number) => {
                 if let Some(purpose) = self.node.purposes.take(number) {
                     let because = if failure.is_some() { "nobody listens there" } else { "no answer" };

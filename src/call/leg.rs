@@ -1329,6 +1329,24 @@ impl Up {
     }
 }
 
+/// A 2xx to an INVITE of ours whose leg is gone: acknowledged, and ended, from what it says itself. Else its sender would
+/// repeat it for 64*T1 and talk to nobody (RFC 3261 13.2.2.4).
+pub fn disown(cx: &mut Cx<'_>, flow: Flow, msg: &Message) {
+    let (from, to) = (msg.from(), msg.to());
+    let (local, remote) = (format!("<{}>", from.uri.raw), format!("<{}>", to.uri.raw));
+    let target = msg.contact().map_or(to.uri.raw, |c| c.uri.raw);
+    let (seq, local_tag) = (msg.cseq().seq, msg.from_tag().unwrap_or_default());
+    let sent = Sent { call_id: msg.call_id(), local: &local, local_tag, remote: &remote, seq, target, flow };
+    let Some(mut dialog) = Dialog::uac(&sent, msg) else { return };
+    let (unused, branch) = cx.tx.branch();
+    cx.said.push(Output::Send { flow, bytes: dialog.ack(seq, &branch).finish() });
+    cx.tx.release(unused);
+    let (key, branch) = cx.tx.branch();
+    let mut w = dialog.request(Method::Bye, &branch, None);
+    w.header(Name::UserAgent, USER_AGENT);
+    cx.tx.request(cx.now.mono, key, flow, w.finish(), Method::Bye, Owner::Nobody, cx.said);
+}
+
 /// The Min-SE that a caller is to be told with 422, if its session interval is too short (RFC 4028 section 9).
 pub fn too_short(msg: &Message) -> Option<u32> {
     match refresh::answer(Wish::default(), asked_timer(msg)) {

@@ -54,6 +54,8 @@ pub enum Owner {
     Leg(LegKey),
     /// A trunk, by its place in the node's table: OPTIONS and REGISTER.
     Trunk(u32),
+    /// Nobody: its answer changes nothing any more.
+    Nobody,
     /// A request that is proxied.
     Proxy(u64),
 }

@@ -474,6 +474,11 @@ impl<U: Copy> Layer<U> {
         self.servers.get(key).map(|slot| slot.flow)
     }
 
+    /// The path that a request of ours went by.
+    pub fn path_of(&self, key: ClientKey) -> Option<Flow> {
+        self.clients.get(key).and_then(|slot| slot.sent.as_ref()).map(|sent| sent.flow)
+    }
+
     /// Whether a request still waits for its final answer.
     pub fn is_open(&self, key: ServerKey) -> bool {
         self.servers.get(key).is_some_and(|slot| slot.state.is_open())
