@@ -8,12 +8,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::b2bua::Event;
@@ -63,8 +65,12 @@ const HUB_QUEUE: usize = 4096;
 const DIALLING: usize = 256;
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
-/// How long a peer that closed its side may still read answers.
-const HALF_CLOSED: Duration = Duration::from_millis(200);
+/// How long a stop waits for what is queued to be written.
+const STOP: Duration = Duration::from_millis(200);
+/// What a response begins with.
+const VERSION: &[u8] = b"SIP/2.0 ";
+/// How long a connection on which nothing more is read waits for the answers to what was read.
+const ANSWERS: Duration = Duration::from_secs(1);
 /// How long we read on after a last answer, so that the peer's system does not throw it away.
 const LINGER: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (no descriptors left): the listener stays readable and would spin.
@@ -196,7 +202,7 @@ impl Hub {
                 }
             }
         };
-        timeout(HALF_CLOSED, all_closed).await.ok();
+        timeout(STOP, all_closed).await.ok();
     }
 
     fn order(&mut self, Order { flow, bytes }: Order) {
@@ -248,7 +254,7 @@ impl Hub {
         let flow = Flow { transport: Transport::Tcp, local, remote, conn: self.mint() };
         let (out, queue, killed) = self.enter(flow, false);
         self.silent.insert(flow.conn);
-        let task = Task { shared: self.shared.clone(), flow, out, first: Some(limits.first) };
+        let task = Task::new(self.shared.clone(), flow, out, Some(limits.first));
         tokio::spawn(task.serve(stream, queue, killed));
     }
 
@@ -263,7 +269,7 @@ impl Hub {
         if out.upgrade().is_some_and(|out| out.try_send(Out::Message(bytes)).is_ok()) {
             self.shared.metrics.count(Counter::TcpSent);
         }
-        let task = Task { shared: self.shared.clone(), flow, out, first: None };
+        let task = Task::new(self.shared.clone(), flow, out, None);
         tokio::spawn(task.dial(queue, killed));
     }
 
@@ -359,17 +365,30 @@ struct Task {
     out: mpsc::WeakSender<Out>,
     /// Time for the first message, where the peer connected to us.
     first: Option<Duration>,
+    /// Requests that were read and have no final answer yet, as far as can be told from counting.
+    unanswered: AtomicU32,
+    /// A final answer was written.
+    answered: Notify,
 }
 
 enum End {
+    /// By the peer, by the hub, or by an error.
     Closed,
+    /// Closed by the peer for writing, and answered.
+    Finished,
     TooSlow,
     Stalled,
+    /// What cannot be framed, from one who never sent a message.
     Malformed,
+    /// What cannot be framed, after everything that was to be said.
     Answered,
 }
 
 impl Task {
+    fn new(shared: Arc<Shared>, flow: Flow, out: mpsc::WeakSender<Out>, first: Option<Duration>) -> Task {
+        Task { shared, flow, out, first, unanswered: AtomicU32::new(0), answered: Notify::new() }
+    }
+
     async fn dial(self, queue: mpsc::Receiver<Out>, killed: oneshot::Receiver<()>) {
         match timeout(self.shared.limits.connect, connect(self.flow)).await {
             Ok(Ok(stream)) => {
@@ -396,17 +415,15 @@ impl Task {
         };
         let metrics = &self.shared.metrics;
         match end {
-            End::Closed => {}
+            End::Closed | End::Finished => {}
             End::TooSlow => metrics.count(Counter::TcpTooSlow),
             End::Stalled => metrics.count(Counter::TcpStalled),
-            End::Malformed => metrics.count(Counter::TcpMalformed),
-            End::Answered => {
-                metrics.count(Counter::TcpMalformed);
-                self.tell(News::Gone(self.flow.conn)).await;
-                return linger(stream).await;
-            }
+            End::Malformed | End::Answered => metrics.count(Counter::TcpMalformed),
         }
         self.tell(News::Gone(self.flow.conn)).await;
+        if let End::Answered | End::Finished | End::TooSlow = end {
+            linger(stream).await;
+        }
     }
 
     async fn read(&self, stream: &TcpStream) -> End {
@@ -428,8 +445,8 @@ impl Task {
             }
             match take(stream, &mut framer) {
                 Ok(0) => {
-                    sleep(HALF_CLOSED).await;
-                    return End::Closed;
+                    self.settle().await;
+                    return End::Finished;
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -443,12 +460,19 @@ impl Task {
                             self.tell(News::Spoke(self.flow.conn)).await;
                         }
                         self.shared.metrics.count(Counter::TcpReceived);
+                        if !bytes.starts_with(VERSION) && !bytes.starts_with(b"ACK ") {
+                            self.unanswered.fetch_add(1, Relaxed);
+                        }
                         self.shared.inlet.send_when_free(Event::Received { flow: self.flow, bytes }).await;
                     }
                     Ok(None) => break,
                     Err(error) => {
                         let answer = error.0.response(self.flow.remote);
-                        let (Some(answer), Some(out)) = (answer, self.out.upgrade()) else { return End::Malformed };
+                        // The messages before it are answered first: their answers are still on their way.
+                        self.settle().await;
+                        let (Some(answer), Some(out)) = (answer, self.out.upgrade()) else {
+                            return if first.is_some() { End::Malformed } else { End::Answered };
+                        };
                         if out.send(Out::Last(answer)).await.is_err() {
                             return End::Malformed;
                         }
@@ -482,12 +506,27 @@ impl Task {
             };
             match timeout(self.shared.limits.write, write_all(stream, &bytes)).await {
                 Ok(Ok(())) if last => return End::Answered,
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => {
+                    if bytes.strip_prefix(VERSION).is_some_and(|status| !status.starts_with(b"1")) {
+                        self.unanswered.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).ok();
+                        self.answered.notify_one();
+                    }
+                }
                 Ok(Err(_)) => return End::Closed,
                 Err(_) => return End::Stalled,
             }
         }
         End::Closed
+    }
+
+    /// Waits until what was read is answered; not for ever, since an INVITE may ring on.
+    async fn settle(&self) {
+        let answered = async {
+            while self.unanswered.load(Relaxed) > 0 {
+                self.answered.notified().await;
+            }
+        };
+        timeout(ANSWERS, answered).await.ok();
     }
 
     async fn tell(&self, news: News) {
@@ -566,13 +605,18 @@ mod tests {
     use crate::io::clock::Clock;
     use crate::io::engine::{Core, Engine, Input, Outside};
 
-    /// Answers every message with its own bytes; tells the test of lost flows.
+    /// Answers every OPTIONS with its own bytes and other requests with a 200; tells the test of lost flows.
     struct Echo(Vec<Action>, sync::Sender<Event>);
 
     impl Core for Echo {
         fn handle(&mut self, _: Now, event: Event) {
             match event {
-                Event::Received { flow, bytes } => self.0.push(Action::Send { flow, bytes }),
+                Event::Received { flow, bytes } if bytes.starts_with(b"OPTIONS ") => {
+                    self.0.push(Action::Send { flow, bytes });
+                }
+                Event::Received { flow, .. } => {
+                    self.0.push(Action::Send { flow, bytes: Bytes::from_static(ANSWER.as_bytes()) });
+                }
                 Event::Command { ask: Ask::Ladder(id), .. } => {
                     // The test's way to have something sent: the id is the port.
                     let remote = SocketAddr::from(([127, 0, 0, 1], id.0 as u16));
@@ -580,6 +624,7 @@ mod tests {
                     let flow = Flow { transport: Transport::Tcp, local, remote, conn: 0 };
                     self.0.push(Action::Send { flow, bytes: Bytes::from_static(MESSAGE.as_bytes()) });
                 }
+                Event::Tick => {}
                 other => drop(self.1.send(other)),
             }
         }
@@ -606,6 +651,8 @@ mod tests {
 
     const MESSAGE: &str = "OPTIONS sip:a@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
         To: <sip:a@127.0.0.1>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 4\r\n\r\nbody";
+
+    const ANSWER: &str = "SIP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n";
 
     struct Server {
         address: SocketAddr,
@@ -687,6 +734,40 @@ mod tests {
         // Closed or reset: both are right.
         stranger.read_to_end(&mut nothing).await.ok();
         assert!(nothing.is_empty());
+        server.stop();
+    }
+
+    /// RFC 4475 3.1.1.8 (dblreq) on a stream: what stands behind a whole request does not cost it its answer.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_was_asked_is_answered_before_we_close() {
+        let server = Server::start(Limits { message: Duration::from_millis(300), ..Limits::default() });
+        let ask = MESSAGE.replace("OPTIONS", "REGISTER");
+        let bad = MESSAGE.replace("Content-Length: 4", "Content-Length: -4");
+        let long = format!("GET / HTTP/1.1\r\n{}", "x".repeat(60_000));
+        let begun = MESSAGE.replace("Content-Length: 4", "Content-Length: 150");
+        for (what, rest, end) in [
+            ("no SIP", "=-\r\n", ""),
+            ("no SIP, and much of it", long.as_str(), ""),
+            ("a length that is none", bad.as_str(), "SIP/2.0 400 "),
+            ("unfinished", begun.as_str(), ""),
+        ] {
+            for times in [1, 5] {
+                let mut phone = TcpStream::connect(server.address).await.unwrap();
+                phone.write_all((ask.repeat(times) + rest).as_bytes()).await.unwrap();
+                let mut back = String::new();
+                timeout(Duration::from_secs(5), phone.read_to_string(&mut back)).await.expect(what).expect(what);
+                let answers = ANSWER.repeat(times);
+                assert!(back.starts_with(&answers), "{what}: {back}");
+                let rest = &back[answers.len()..];
+                assert!(if end.is_empty() { rest.is_empty() } else { rest.starts_with(end) }, "{what}: {back}");
+            }
+        }
+        // One who is never answered does not hold it open.
+        let mut phone = TcpStream::connect(server.address).await.unwrap();
+        phone.write_all(MESSAGE.as_bytes()).await.unwrap();
+        phone.shutdown().await.unwrap();
+        let mut back = String::new();
+        timeout(Duration::from_secs(5), phone.read_to_string(&mut back)).await.expect("closed in time").unwrap();
         server.stop();
     }
 
