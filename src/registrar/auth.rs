@@ -6,6 +6,11 @@
 //! realm. A nonce that is not ours, of another source, or too old is answered `stale=true` *before* any password is
 //! looked at: so nobody who cannot receive at his source address can guess, and nobody can lock out an address that he
 //! only pretends to have.
+//!
+//! Failures count for the pair of address and user name first: a phone with an old password backs off alone. One such pair
+//! at a time is all that an address has for nothing; every other failure there counts for the address too, so that whoever
+//! tries many names, or many passwords, is slowed down whole. Nothing here knows whether a name exists. The same answer
+//! sent again is no new guess, nor is a right password over the wrong URI.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -31,12 +36,17 @@ pub const NONCES: usize = 1 << 17;
 pub const NC_WINDOW: u32 = 64;
 /// Credentials in one request that we look at.
 pub const CREDENTIALS: usize = 8;
-/// Addresses whose failed logins are counted.
+/// Addresses whose failed logins are counted; pairs of address and user name too.
 pub const SOURCES: usize = 16_384;
 /// Extensions whose failed logins are counted.
 pub const VICTIMS: usize = 16_384;
-/// Failed logins of one address: so many at once, then one per interval (10 within the first minute).
-pub const SOURCE_LIMIT: Limit = Limit { burst: 5, interval: Duration::from_secs(12) };
+/// Failed logins under one name from one address, in a row. With [`SOURCE_LIMIT`] not more than 10 a minute, and less than
+/// what [`AOR_LIMIT`] takes: one address alone never shuts an extension out elsewhere.
+pub const PAIR_LIMIT: Limit = Limit { burst: 3, interval: Duration::from_secs(45) };
+/// Failed logins of one address under all names but one.
+pub const SOURCE_LIMIT: Limit = Limit { burst: 3, interval: Duration::from_secs(15) };
+/// The same where any extension lives: an office behind one address has more than one phone with an old password.
+pub const OFFICE_LIMIT: Limit = Limit { burst: 20, interval: Duration::from_secs(6) };
 /// Failed logins of one extension from everywhere: 100 within the first hour.
 pub const AOR_LIMIT: Limit = Limit { burst: 10, interval: Duration::from_secs(40) };
 /// Failed logins of one extension from an address where it lives.
@@ -67,6 +77,17 @@ pub enum Verdict {
     Refuse(u16),
 }
 
+/// What an address is to the extension that somebody there claims to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// It has a live binding there.
+    Home,
+    /// Another has.
+    Office,
+    /// Nobody has.
+    Elsewhere,
+}
+
 /// A rate of failures: `burst` at once, then one per `interval`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limit {
@@ -87,7 +108,11 @@ pub struct Auth {
     floor: u64,
     /// Nonces that a login was proven with, by their time.
     used: BTreeMap<u64, Window>,
+    pairs: Failures<(u64, IpAddr)>,
     sources: Failures<IpAddr>,
+    offices: Failures<IpAddr>,
+    /// The user name, as a hash, whose failures an address has for nothing while its pair is in debt.
+    spared: hashbrown::HashMap<IpAddr, u64, ahash::RandomState>,
     victims: Failures<Label>,
     homes: Failures<(Label, IpAddr)>,
     hasher: ahash::RandomState,
@@ -105,7 +130,10 @@ impl Auth {
             minted: 0,
             floor: 0,
             used: BTreeMap::new(),
+            pairs: Failures::new(PAIR_LIMIT, SOURCES, rng),
             sources: Failures::new(SOURCE_LIMIT, SOURCES, rng),
+            offices: Failures::new(OFFICE_LIMIT, SOURCES, rng),
+            spared: hashbrown::HashMap::with_hasher(rng.hasher()),
             victims: Failures::new(AOR_LIMIT, VICTIMS, rng),
             homes: Failures::new(HOME_LIMIT, VICTIMS, rng),
             hasher: rng.hasher(),
@@ -116,19 +144,18 @@ impl Auth {
     /// Who sent `msg`, which came by `flow`? `proxy`: we are asked to carry it on (407), not to serve it (401).
     /// No extension is spared the back-off; [`super::Registrar::check`] spares those that live where the request came from.
     pub fn check(&mut self, now: Now, flow: &Flow, msg: &Message, directory: &Directory, proxy: bool) -> Verdict {
-        self.check_home(now, flow, msg, directory, proxy, |_, _| false)
+        self.check_at(now, flow, msg, directory, proxy, |_, _| Place::Elsewhere)
     }
 
-    /// As [`Auth::check`]; `lives` says whether an extension has a live binding at an address, whose failures elsewhere
-    /// then do not lock it out there.
-    pub fn check_home(
+    /// As [`Auth::check`]; `place` says what an address is to an extension: failures elsewhere do not lock it out at home.
+    pub fn check_at(
         &mut self,
         now: Now,
         flow: &Flow,
         msg: &Message,
         directory: &Directory,
         proxy: bool,
-        lives: impl FnOnce(&str, IpAddr) -> bool,
+        place: impl FnOnce(&str, IpAddr) -> Place,
     ) -> Verdict {
         let realm = realm(directory);
         let name = if proxy { Name::ProxyAuthorization } else { Name::Authorization };
@@ -140,7 +167,7 @@ impl Auth {
         let Some(given) = given else {
             return self.challenge(now.mono, flow, directory, proxy, false);
         };
-        match self.judge(now.mono, flow, msg, directory, &given, lives) {
+        match self.judge(now.mono, flow, msg, directory, &given, place) {
             Judgement::Stale => self.challenge(now.mono, flow, directory, proxy, true),
             Judgement::Wrong => self.challenge(now.mono, flow, directory, proxy, false),
             Judgement::Proven(who) if speaks_for(msg, &who) => Verdict::Known(who),
@@ -160,7 +187,7 @@ impl Auth {
         msg: &Message,
         directory: &Directory,
         given: &Credentials<'_>,
-        lives: impl FnOnce(&str, IpAddr) -> bool,
+        place: impl FnOnce(&str, IpAddr) -> Place,
     ) -> Judgement {
         let Some(minted) = self.minted_at(&given.nonce, flow, realm(directory)) else {
             return Judgement::Stale;
@@ -177,32 +204,36 @@ impl Auth {
         };
         let (who, source) = (who.clone(), network(flow.remote.ip()));
         let ha1 = digest::ha1(given.algorithm, &given.username, realm(directory), password);
-        let proven = given.verify(&ha1, msg.method_text())
-            & extension.is_some()
+        let knows = given.verify(&ha1, msg.method_text()) & extension.is_some();
+        let proven = knows
             & directory.node.digest.contains(&given.algorithm)
             & contact::same_request(given.uri.as_ref(), msg.request_uri(), directory);
-        let home = lives(&who, flow.remote.ip());
-        let locked = if home {
-            self.homes.locked(now, &(who.clone(), source))
-        } else {
-            self.sources.locked(now, &source) | self.victims.locked(now, &who)
+        let place = place(&who, flow.remote.ip());
+        let pair = (hash(&self.hasher, &*given.username), source);
+        let locked = match place {
+            Place::Home => self.homes.locked(now, &(who.clone(), source)),
+            Place::Office => {
+                self.pairs.locked(now, &pair) | self.offices.locked(now, &source) | self.victims.locked(now, &who)
+            }
+            Place::Elsewhere => {
+                self.pairs.locked(now, &pair) | self.sources.locked(now, &source) | self.victims.locked(now, &who)
+            }
         };
         if locked {
             return Judgement::Wrong;
         }
+        if !knows {
+            let guess = hash(&self.hasher, (minted, &*given.response));
+            self.count(now, place, who, pair, guess);
+            return Judgement::Wrong;
+        }
         if !proven {
-            if home {
-                self.homes.count(now, (who, source));
-            } else {
-                self.sources.count(now, source);
-                self.victims.count(now, who);
-            }
             return Judgement::Wrong;
         }
 
         let Some(nc) = given.nc else { return Judgement::Wrong };
         self.forget_old(now);
-        let request = self.hash(&(msg.call_id(), msg.via().branch()));
+        let request = (hash(&self.hasher, (msg.call_id(), msg.via().branch())) as u32).max(1);
         match self.used.entry(minted).or_default().take(nc, request) {
             Taken::New => {
                 if self.used.len() > NONCES
@@ -210,10 +241,55 @@ impl Auth {
                 {
                     self.floor = self.floor.max(oldest);
                 }
+                self.forgive(pair);
                 Judgement::Proven(who)
             }
             Taken::FirstReplay => Judgement::Stale,
             Taken::Replay => Judgement::Wrong,
+        }
+    }
+
+    /// Counts a wrong password.
+    fn count(&mut self, now: Instant, place: Place, who: Label, pair: (u64, IpAddr), guess: u64) {
+        let (name, source) = pair;
+        if place == Place::Home {
+            self.homes.count(now, (who, source), guess);
+            return;
+        }
+        let counted = self.pairs.count(now, pair, guess);
+        if self.pairs.swept == now {
+            let pairs = &self.pairs.debts;
+            self.spared.retain(|source, name| pairs.contains_key(&(*name, *source)));
+        }
+        if counted == Counted::Again {
+            return;
+        }
+        self.victims.count(now, who, guess);
+        // What its pair does not back off is not spared either.
+        if counted == Counted::Once && self.spares(now, source, name) {
+            return;
+        }
+        let addresses = if place == Place::Office { &mut self.offices } else { &mut self.sources };
+        addresses.count(now, source, guess);
+    }
+
+    /// Whether the failures under this name are the ones that the address has for nothing; the first to fail gets that.
+    fn spares(&mut self, now: Instant, source: IpAddr, name: u64) -> bool {
+        match self.spared.get(&source) {
+            Some(spared) if *spared != name && self.pairs.owes(now, &(*spared, source)) => false,
+            _ => {
+                // Bounded: who is here has a pair.
+                self.spared.insert(source, name);
+                true
+            }
+        }
+    }
+
+    /// A login succeeded: the next failure of the pair is its first again.
+    fn forgive(&mut self, pair: (u64, IpAddr)) {
+        self.pairs.debts.remove(&pair);
+        if self.spared.get(&pair.1) == Some(&pair.0) {
+            self.spared.remove(&pair.1);
         }
     }
 
@@ -260,11 +336,6 @@ impl Auth {
             .try_fold(0u64, |sum, c| BASE64.iter().position(|b| b == c).map(|digit| (sum << 6) | digit as u64))?;
         let ours = self.nonce(minted, flow, realm);
         bool::from(ours.as_bytes().ct_eq(nonce.as_bytes())).then_some(minted)
-    }
-
-    /// A hash of our own key, never 0.
-    fn hash(&self, of: impl std::hash::Hash) -> u32 {
-        (std::hash::BuildHasher::hash_one(&self.hasher, of) as u32).max(1)
     }
 
     fn forget_old(&mut self, now: Instant) {
@@ -327,33 +398,65 @@ impl Window {
 struct Failures<K> {
     limit: Limit,
     most: usize,
-    paid_at: hashbrown::HashMap<K, Instant, ahash::RandomState>,
+    debts: hashbrown::HashMap<K, Debt, ahash::RandomState>,
     swept: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Debt {
+    paid_at: Instant,
+    /// The last guess, as a hash.
+    guess: u64,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Counted {
+    Once,
+    /// It is the last guess, sent again: not counted.
+    Again,
+    /// No room: not counted.
+    Full,
 }
 
 impl<K: std::hash::Hash + Eq> Failures<K> {
     fn new(limit: Limit, most: usize, rng: &mut Rng) -> Failures<K> {
-        Failures { limit, most, paid_at: hashbrown::HashMap::with_hasher(rng.hasher()), swept: Instant::ZERO }
+        Failures { limit, most, debts: hashbrown::HashMap::with_hasher(rng.hasher()), swept: Instant::ZERO }
     }
 
     fn locked(&self, now: Instant, key: &K) -> bool {
-        let debt = self.paid_at.get(key).map_or(Duration::ZERO, |paid_at| paid_at.since(now));
+        let debt = self.debts.get(key).map_or(Duration::ZERO, |debt| debt.paid_at.since(now));
         debt > self.limit.interval * (self.limit.burst - 1)
     }
 
+    fn owes(&self, now: Instant, key: &K) -> bool {
+        self.debts.get(key).is_some_and(|debt| debt.paid_at > now)
+    }
+
     /// A full table counts no new keys until old ones are paid off; the other tables still hold.
-    fn count(&mut self, now: Instant, key: K) {
-        if self.paid_at.len() >= self.most && now.since(self.swept) >= SWEEP {
+    fn count(&mut self, now: Instant, key: K, guess: u64) -> Counted {
+        if self.debts.len() >= self.most && now.since(self.swept) >= SWEEP {
             self.swept = now;
-            self.paid_at.retain(|_, paid_at| *paid_at > now);
+            self.debts.retain(|_, debt| debt.paid_at > now);
         }
-        let full = self.paid_at.len() >= self.most;
-        if let Some(paid_at) = self.paid_at.get_mut(&key) {
-            *paid_at = now.max(*paid_at) + self.limit.interval;
-        } else if !full {
-            self.paid_at.insert(key, now + self.limit.interval);
+        let full = self.debts.len() >= self.most;
+        match self.debts.get_mut(&key) {
+            Some(debt) if debt.guess == guess => Counted::Again,
+            Some(debt) => {
+                *debt = Debt { paid_at: now.max(debt.paid_at) + self.limit.interval, guess };
+                Counted::Once
+            }
+            None if full => Counted::Full,
+            None => {
+                self.debts.insert(key, Debt { paid_at: now + self.limit.interval, guess });
+                Counted::Once
+            }
         }
     }
+}
+
+/// A hash under our own key.
+fn hash(hasher: &ahash::RandomState, of: impl std::hash::Hash) -> u64 {
+    std::hash::BuildHasher::hash_one(hasher, of)
 }
 
 /// The digest realm: our first domain.
@@ -369,7 +472,7 @@ fn speaks_for(msg: &Message, who: &str) -> bool {
 }
 
 /// What counts as one source: an IPv4 address, or an IPv6 network of 64 bits.
-fn network(ip: IpAddr) -> IpAddr {
+pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
@@ -480,9 +583,8 @@ mod tests {
             assert_eq!(client.answer(1, &fresh, &Answer { which, ..RIGHT }), known());
         }
         client.office.node.digest = vec![Algorithm::Sha256];
-        let before = client.auth.sources.paid_at.len();
         assert!(stale(&client.answer(1, &challenges, &RIGHT)).is_some(), "MD5 is not offered any more");
-        assert_eq!(client.auth.sources.paid_at.len(), before + 1);
+        assert!(client.auth.pairs.debts.is_empty(), "who knows the password does not guess");
     }
 
     #[test]
@@ -624,7 +726,7 @@ mod tests {
         // Stale says nothing about the password, and counts nothing against anybody.
         let mut forged = client.challenge(400);
         forged[0].nonce = format!("AAAA{}", &forged[0].nonce[4..]);
-        let failures = client.auth.sources.paid_at.len();
+        let failures = client.auth.pairs.debts.len();
         for user in ["121", "999"] {
             for nonce in ["", "x", "ÄÄÄÄÄÄÄÄÄÄÄÄ", forged[0].nonce.clone().as_str()] {
                 forged[0].nonce = nonce.to_owned();
@@ -632,7 +734,7 @@ mod tests {
                 assert_eq!(stale(&client.answer(400, &forged, &answer)), Some(true));
             }
         }
-        assert_eq!(client.auth.sources.paid_at.len(), failures);
+        assert_eq!(client.auth.pairs.debts.len(), failures);
         // A nonce of another run of ours.
         client.auth = Auth::new(&mut Rng::from_number(6));
         assert_eq!(stale(&client.answer(1, &fresh, &RIGHT)), Some(true));
@@ -646,7 +748,7 @@ mod tests {
             client.answer(second, &fresh, &Answer { user: "999", from: "999", ..RIGHT });
         }
         assert_eq!(client.auth.remembered(), 0);
-        assert!(client.auth.sources.paid_at.len() <= 1 && client.auth.victims.paid_at.len() <= 1);
+        assert!(client.auth.pairs.debts.len() <= 1 && client.auth.victims.debts.len() <= 1);
         // What is pushed out of a full table cannot be replayed.
         let fresh = client.challenge(2000);
         assert_eq!(client.answer(2000, &fresh, &RIGHT), known());
@@ -662,43 +764,142 @@ mod tests {
         assert!(client.auth.remembered() <= 2);
     }
 
-    #[test]
-    fn guessing_is_slow_and_the_owner_stays_in() {
-        // One address: not more than ten guesses are looked at within the first minute.
-        let mut client = Client::new();
-        let mut looked_at = 0;
-        for tenth in 0..600 {
-            let before = client.auth.sources.paid_at.values().copied().max();
-            let fresh = client.challenge(tenth / 10);
-            client.answer(tenth / 10, &fresh, &Answer { password: "guess", ..RIGHT });
-            looked_at += u32::from(client.auth.sources.paid_at.values().copied().max() != before);
+    impl Client {
+        /// Logs in as `user` from `host`, which is `place` to everybody.
+        fn login(&mut self, second: u64, host: u8, place: Place, user: &'static str, password: &'static str) -> bool {
+            self.from = flow(Transport::Udp, host, 5060);
+            let fresh = self.challenge(second);
+            let line = self.line(&fresh, &Answer { user, from: user, password, ..RIGHT });
+            self.cseq += 1;
+            let msg = request("REGISTER", "sip:office.example", user, self.cseq, &[&line]);
+            let verdict = self.auth.check_at(at(second), &self.from, &msg, &self.office, false, |_, _| place);
+            match verdict {
+                Verdict::Known(who) => &*who == user,
+                other => {
+                    assert_eq!(challenges(&other).len(), 2);
+                    false
+                }
+            }
         }
-        assert!((5..=10).contains(&looked_at), "{looked_at}");
-        // Even the right password does not help there now; elsewhere it does, and at home too.
-        let fresh = client.challenge(59);
-        assert!(stale(&client.answer(59, &fresh, &RIGHT)).is_some());
-        client.from = flow(Transport::Udp, 9, 5060);
-        let fresh = client.challenge(61);
-        assert_eq!(client.answer(61, &fresh, &RIGHT), known());
 
-        // A hundred addresses: not more than a hundred guesses an hour at one extension.
+        /// Guesses that were looked at, so far as the pair of `host` and `user` is concerned.
+        fn debt(&self, user: &str) -> Option<Debt> {
+            let source = network(self.from.remote.ip());
+            self.auth.pairs.debts.get(&(hash(&self.auth.hasher, user), source)).copied()
+        }
+    }
+
+    const NAMES: [&str; 12] = ["121", "122", "123", "700", "701", "702", "703", "704", "705", "706", "707", "708"];
+
+    #[test]
+    fn one_address_makes_ten_guesses_a_minute_at_most() {
+        // One name, some names, many names: in each minute of ten.
+        for names in [1, 2, 3, NAMES.len()] {
+            let mut client = Client::new();
+            let mut looked_at = Vec::new();
+            for half in 0..1200 {
+                let user = NAMES[half as usize % names];
+                let before = client.debt(user);
+                client.login(half / 2, 1, Place::Elsewhere, user, "guess");
+                if client.debt(user) != before {
+                    looked_at.push(half);
+                }
+            }
+            let most = looked_at.iter().map(|t| looked_at.iter().filter(|u| (*t..*t + 120).contains(u)).count()).max();
+            assert!((4..=10).contains(&most.unwrap_or(0)), "{names} names: {most:?}");
+            // Even the right password does not help there now; elsewhere it does.
+            assert!(!client.login(599, 1, Place::Elsewhere, "121", "secret-of-121"));
+            assert!(client.login(1000, 9, Place::Elsewhere, "121", "secret-of-121"), "{names} names");
+        }
+    }
+
+    #[test]
+    fn one_extension_is_guessed_at_a_hundred_times_an_hour_and_the_owner_stays_in() {
         let mut client = Client::new();
         let mut looked_at = 0;
         for second in 0..3600 {
-            client.from = flow(Transport::Udp, (second % 100) as u8 + 10, 5060);
-            let before = client.auth.victims.paid_at.get("121").copied();
-            let fresh = client.challenge(second);
-            client.answer(second, &fresh, &Answer { password: "guess", ..RIGHT });
-            looked_at += u32::from(client.auth.victims.paid_at.get("121").copied() != before);
+            let before = client.auth.victims.debts.get("121").copied();
+            client.login(second, (second % 100) as u8 + 10, Place::Elsewhere, "121", "guess");
+            looked_at += u32::from(client.auth.victims.debts.get("121").copied() != before);
         }
         assert!((90..=100).contains(&looked_at), "{looked_at}");
-        let fresh = client.challenge(3599);
-        let line = client.line(&fresh, &RIGHT);
-        let msg = request("REGISTER", "sip:office.example", "121", 1, &[&line]);
-        let locked = client.auth.check(at(3599), &client.from, &msg, &client.office, false);
-        assert!(stale(&locked).is_some(), "locked for strangers' addresses");
-        let home = client.auth.check_home(at(3599), &client.from, &msg, &client.office, false, |aor, _| aor == "121");
-        assert_eq!(home, known());
+        assert!(!client.login(3599, 9, Place::Elsewhere, "121", "secret-of-121"), "locked for strangers' addresses");
+        assert!(client.login(3599, 9, Place::Home, "121", "secret-of-121"));
+    }
+
+    #[test]
+    fn a_wrong_password_shuts_out_nobody_else() {
+        // Once, or twice, and then right.
+        for times in [1, 2] {
+            let mut client = Client::new();
+            for round in 0..20 {
+                for _ in 0..times {
+                    assert!(!client.login(round * 100, 1, Place::Elsewhere, "122", "old"));
+                }
+                assert!(
+                    client.login(round * 100 + 1, 1, Place::Elsewhere, "122", "secret-of-122"),
+                    "{times} wrong, round {round}"
+                );
+            }
+        }
+        // One phone of an address tries an old password (or an old name) all day long; the others come in, and so does it a
+        // while after it was put right, and at any time elsewhere.
+        for wrong in ["122", "700"] {
+            let mut client = Client::new();
+            for second in 0..1800 {
+                client.login(second, 1, Place::Elsewhere, wrong, "old");
+                if second % 7 == 0 {
+                    assert!(client.login(second, 1, Place::Elsewhere, "121", "secret-of-121"), "{wrong} at {second}");
+                    assert!(client.login(second, 2, Place::Elsewhere, "122", "secret-of-122"), "{wrong} at {second}");
+                }
+            }
+            assert!(client.login(1800 + 45, 1, Place::Elsewhere, "122", "secret-of-122"));
+        }
+        // Three of them, in an office where somebody lives.
+        let mut client = Client::new();
+        for second in 0..1800 {
+            for wrong in ["122", "700", "701"] {
+                client.login(second, 1, Place::Office, wrong, "old");
+            }
+            if second % 7 == 0 {
+                assert!(client.login(second, 1, Place::Office, "121", "secret-of-121"), "{second}");
+                assert!(client.login(second, 1, Place::Home, "123", "secret-of-123"), "{second}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_guess_counts_for_nothing() {
+        let mut client = Client::new();
+        // The same answer again and again: its 401 is lost.
+        let fresh = client.challenge(0);
+        let line = client.line(&fresh, &Answer { password: "old", ..RIGHT });
+        for _ in 0..11 {
+            assert_eq!(stale(&client.send(0, &[&line], "121")), Some(false));
+        }
+        let debt = client.debt("121").expect("counted");
+        assert_eq!(debt.paid_at, at(0).mono + PAIR_LIMIT.interval);
+        // The right password over another place's URI.
+        for _ in 0..11 {
+            let fresh = client.challenge(0);
+            assert!(stale(&client.answer(0, &fresh, &Answer { signed: "sip:elsewhere.example", ..RIGHT })).is_some());
+        }
+        assert_eq!(client.debt("121"), Some(debt));
+        let fresh = client.challenge(0);
+        assert_eq!(client.answer(0, &fresh, &RIGHT), known());
+        assert_eq!((client.debt("121"), client.auth.spared.len()), (None, 0));
+    }
+
+    #[test]
+    fn what_is_remembered_of_failures_is_bounded() {
+        let mut client = Client::new();
+        client.auth.pairs.most = 100;
+        for host in 0..250 {
+            client.login(u64::from(host) * 2, host, Place::Elsewhere, "700", "guess");
+            let (spared, pairs) = (client.auth.spared.len(), client.auth.pairs.debts.len());
+            assert!(spared <= pairs && pairs <= 100, "{spared} {pairs}");
+        }
+        assert!(client.auth.pairs.debts.len() > 10);
     }
 
     /// How well a stopwatch tells an unknown user from a wrong password, and what a login costs. Printed, never judged: clocks
@@ -732,15 +933,17 @@ mod tests {
         let mut failures =
             Failures::new(Limit { burst: 2, interval: Duration::from_secs(1) }, 3, &mut Rng::from_number(1));
         for key in 0..10 {
-            failures.count(at(0).mono, key);
+            let want = if key < 3 { Counted::Once } else { Counted::Full };
+            assert_eq!(failures.count(at(0).mono, key, 1), want);
         }
-        assert_eq!(failures.paid_at.len(), 3);
-        failures.count(at(0).mono, 0);
+        assert_eq!(failures.debts.len(), 3);
+        assert_eq!(failures.count(at(0).mono, 0, 1), Counted::Again);
+        assert_eq!(failures.count(at(0).mono, 0, 2), Counted::Once);
         assert!(
             failures.locked(at(0).mono, &0) && !failures.locked(at(1).mono, &0) && !failures.locked(at(0).mono, &1)
         );
-        failures.count(at(20).mono, 11);
-        assert_eq!(failures.paid_at.len(), 1);
+        failures.count(at(20).mono, 11, 3);
+        assert_eq!(failures.debts.len(), 1);
     }
 
     #[test]

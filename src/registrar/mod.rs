@@ -20,7 +20,7 @@ use crate::sip::name::Name;
 use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::Uri;
 use crate::sip::{Message, Refusal, Writer, phrase};
-use auth::{Auth, Verdict};
+use auth::{Auth, Place, Verdict};
 
 /// Bindings of one address of record.
 pub const PER_AOR: usize = 10;
@@ -97,6 +97,8 @@ pub struct Registrar {
     aors: Map<Label, Aor>,
     /// Who lives on a flow.
     flows: hashbrown::HashMap<Path, SmallVec<[Label; 1]>, ahash::RandomState>,
+    /// How many bindings an address has, those included that have just expired.
+    offices: hashbrown::HashMap<IpAddr, usize, ahash::RandomState>,
     /// One entry per address of record: when to look at it again.
     due: BTreeSet<(Instant, Label)>,
     len: usize,
@@ -144,6 +146,7 @@ impl Registrar {
             auth: Auth::new(&mut rng),
             aors: map(),
             flows: hashbrown::HashMap::with_hasher(rng.hasher()),
+            offices: hashbrown::HashMap::with_hasher(rng.hasher()),
             due: BTreeSet::new(),
             len: 0,
             rng,
@@ -151,10 +154,19 @@ impl Registrar {
     }
 
     /// Who sent this request? `proxy`: it asks to be carried on (407) rather than served (401: REGISTER, and whatever we
-    /// answer as its end). An extension with a live binding at the sender's address is not locked out there by failures elsewhere.
+    /// answer as its end). An extension with a live binding at the sender's address is not locked out there by failures
+    /// elsewhere, and an address where anybody lives is an office.
     pub fn check(&mut self, now: Now, flow: &Flow, msg: &Message, directory: &Directory, proxy: bool) -> Verdict {
-        let aors = &self.aors;
-        self.auth.check_home(now, flow, msg, directory, proxy, |aor, ip| lives(aors, now.mono, aor, ip))
+        let (aors, offices) = (&self.aors, &self.offices);
+        self.auth.check_at(now, flow, msg, directory, proxy, |aor, ip| {
+            if lives(aors, now.mono, aor, ip) {
+                Place::Home
+            } else if offices.contains_key(&auth::network(ip)) {
+                Place::Office
+            } else {
+                Place::Elsewhere
+            }
+        })
     }
 
     /// The answer to a request that [`Registrar::check`] did not let in; none if it did.
@@ -426,6 +438,13 @@ impl Registrar {
                     self.flows.remove(&path);
                 }
             }
+            let office = auth::network(entry.binding.flow.remote.ip());
+            if let Some(bindings) = self.offices.get_mut(&office) {
+                *bindings -= 1;
+                if *bindings == 0 {
+                    self.offices.remove(&office);
+                }
+            }
         }
         aor.entries
     }
@@ -437,6 +456,9 @@ impl Registrar {
             if !list.contains(&who) {
                 list.push(who.clone());
             }
+        }
+        for entry in &entries {
+            *self.offices.entry(auth::network(entry.binding.flow.remote.ip())).or_default() += 1;
         }
         let due = ends.round_up(GRID);
         self.len += entries.len();

@@ -470,6 +470,7 @@ proptest! {
             }
             let all: Vec<&Binding> = registrar.all().collect();
             prop_assert_eq!(all.len(), registrar.len());
+            prop_assert_eq!(registrar.offices.values().sum::<usize>(), all.len());
             prop_assert_eq!(registrar.deadline().is_none(), all.is_empty());
             for e in &office.extensions {
                 prop_assert!(registrar.entries(&e.number).len() <= PER_AOR);
@@ -504,4 +505,7 @@ fn home_is_where_a_live_binding_is() {
     assert!(!lives(&desk.registrar.aors, at(60).mono, "121", ip(1)));
     assert!(!lives(&desk.registrar.aors, at(1).mono, "121", ip(2)));
     assert!(!lives(&desk.registrar.aors, at(1).mono, "122", ip(1)));
+    assert_eq!(desk.registrar.offices.get(&ip(1)), Some(&1));
+    desk.registrar.tick(at(70), &mut Vec::new());
+    assert!(desk.registrar.offices.is_empty());
 }
