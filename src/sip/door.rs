@@ -82,10 +82,12 @@ fn body(msg: &Message) -> Result<(), Refusal> {
         if encoded {
             return Err(Refusal::status(415).with(Name::AcceptEncoding, "identity"));
         }
-        // A call's SDP may lie in a multipart; a MESSAGE is passed on whole, to phones that would have to read it whole.
-        let known = msg
-            .content_type()
-            .is_some_and(|t| listed(accept, t) || (msg.method() == Method::Invite && starts(t, "multipart/")));
+        // A call's SDP may lie in a multipart, whose parts have to be told apart; a MESSAGE is passed on whole, to phones that would have
+        // to read it whole.
+        let known = match msg.method() {
+            Method::Invite => msg.sdp().map_err(|_| Refusal::new(400, "Bad Multipart Body"))?.is_some(),
+            _ => msg.content_type().is_some_and(|t| listed(accept, t)),
+        };
         if !known && !optional(msg) {
             return Err(Refusal::status(415).with(Name::Accept, accept));
         }
@@ -148,7 +150,7 @@ mod tests {
         let text = Some((415, Some(ACCEPT_MESSAGE.to_owned())));
         let rows = [
             ("INVITE", "Content-Type: application/sdp\r\n", None),
-            ("INVITE", "Content-Type: multipart/mixed;boundary=x\r\n", None),
+            ("INVITE", "Content-Type: multipart/mixed;boundary=x\r\n", Some((400, None))),
             ("INVITE", "Content-Type: text/plain\r\n", sdp.clone()),
             ("INVITE", "", sdp),
             ("INVITE", "Content-Type: application/sdp\r\nAccept: text/plain\r\n", Some((406, None))),
@@ -182,5 +184,56 @@ mod tests {
         lines += "Max-Forwards: 0\r\n";
         assert_eq!(refusal("MESSAGE", "sip:b@h", &lines, "x").map(|r| r.0), Some(483));
         assert_eq!(refusal("MESSAGE", "nobodyKnowsThis:b", &lines, "x").map(|r| r.0), Some(416));
+    }
+
+    #[test]
+    fn each_check_in_its_turn() {
+        let table: &[(&str, &str, &str, Result<(), u16>)] = &[
+            ("INVITE", "sip:a@b", "", Ok(())),
+            ("INVITE", "sips:a@b", "", Ok(())),
+            ("INVITE", "tel:+7383", "", Ok(())),
+            ("FOO", "x:y", "Max-Forwards: 0\r\nRequire: x\r\n", Err(501)),
+            ("INVITE", "x:y", "Max-Forwards: 0\r\nRequire: x\r\n", Err(416)),
+            ("INVITE", "sip:a@b", "Max-Forwards: 0\r\nRequire: x\r\n", Err(483)),
+            ("MESSAGE", "sip:a@b", "Max-Forwards: 0\r\n", Err(483)),
+            ("OPTIONS", "sip:a@b", "Max-Forwards: 0\r\n", Ok(())),
+            ("REGISTER", "sip:b", "Max-Forwards: 0\r\n", Ok(())),
+            ("INVITE", "sip:a@b", "Require: timer, X\r\nc: text/plain\r\n", Err(420)),
+            ("INVITE", "sip:a@b", "Require: TIMER\r\n", Ok(())),
+            ("INVITE", "sip:a@b", "Proxy-Require: y\r\n", Err(420)),
+            ("CANCEL", "sip:a@b", "Require: x\r\n", Ok(())),
+            ("INVITE", "sip:a@b", "c: text/plain\r\nAccept: text/plain\r\n\r\nhello", Err(415)),
+            ("INVITE", "sip:a@b", "\r\nhello", Err(415)),
+            (
+                "INVITE",
+                "sip:a@b",
+                "c: text/plain\r\nContent-Disposition: session ; handling = optional\r\n\r\nhello",
+                Ok(()),
+            ),
+            ("INVITE", "sip:a@b", "c: application/SDP;x=y\r\nContent-Encoding: gzip\r\n\r\nv=0", Err(415)),
+            ("INVITE", "sip:a@b", "c: application/SDP;x=y\r\ne: identity\r\n\r\nv=0", Ok(())),
+            (
+                "INVITE",
+                "sip:a@b",
+                "c: multipart/mixed;boundary=x\r\n\r\n--x\r\nc: application/sdp\r\n\r\nv\r\n--x--",
+                Ok(()),
+            ),
+            ("INVITE", "sip:a@b", "c: multipart/mixed;boundary=x\r\n\r\n--x\r\n\r\nv\r\n--x--", Err(415)),
+            ("INVITE", "sip:a@b", "c: multipart/mixed\r\n\r\n--x\r\n", Err(400)),
+            ("INVITE", "sip:a@b", "Accept: text/plain\r\n", Err(406)),
+            ("INVITE", "sip:a@b", "Accept: text/plain, application/sdp;q=0.1\r\n", Ok(())),
+            ("INVITE", "sip:a@b", "Accept: */*\r\n", Ok(())),
+            ("REGISTER", "sip:b", "t: <tel:+7>\r\n", Err(400)),
+        ];
+        for (method, uri, rest, expected) in table {
+            let to = if rest.contains("t: <") { "" } else { "To: <sip:a@b>\r\n" };
+            let end = if rest.contains("\r\n\r\n") || rest.starts_with("\r\n") { "" } else { "\r\n" };
+            let text = format!(
+                "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nCall-ID: c\r\n\
+                 CSeq: 1 {method}\r\n{to}{rest}{end}"
+            );
+            let msg = Message::parse(Bytes::from(text.clone())).expect("well-formed");
+            assert_eq!(check(&msg).map_err(|r| r.status), *expected, "{text}");
+        }
     }
 }

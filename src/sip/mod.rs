@@ -16,6 +16,7 @@ pub mod door;
 pub mod header;
 pub mod limits;
 pub mod message;
+mod multipart;
 pub mod name;
 pub mod originate;
 pub mod print;
