@@ -104,6 +104,8 @@ fn meant(cell: &str, kind: &str) -> Fate {
     let status = cell.get(..3).and_then(|s| s.parse::<u16>().ok());
     match status {
         Some(s @ (400 | 406 | 415 | 416 | 420 | 501 | 505)) => Fate::Answer(s),
+        // A MESSAGE in parts: no phone reads it.
+        _ if cell.ends_with("or 415") => Fate::Answer(415),
         _ if cell.starts_with("dropped") && kind == "invalid response" => Fate::Drop,
         _ => Fate::Pass,
     }
