@@ -242,7 +242,9 @@ impl Ladder {
         };
         let directory = office::directory(&self.with).map_err(early)?;
         let recorded = directory.recording != strowger::directory::Recording::None;
+        let direct = directory.media.relay == strowger::directory::Relay::Never;
         let mut world = World::new(core(directory, seed), Weather::FAIR, WORKERS, seed);
+        world.direct = direct;
         world.records_come_again = recorded;
         for (name, address, trunk) in office::CARRIERS {
             world.add_carrier(name, address, trunk, self.habit(name));

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use strowger::call::record::{CallRecord, RecordId};
 
+use crate::phone::T1;
 use crate::phone::text::{First, Msg};
 use crate::phone::voice::Tone;
 use crate::{SEC, Time};
@@ -27,8 +28,10 @@ pub struct Oracle {
     accepted: BTreeMap<(String, String, u32), (Time, bool)>,
     dialogs: BTreeMap<(String, String, String), Answered>,
     parties: BTreeMap<String, BTreeSet<String>>,
+    askers: BTreeMap<String, BTreeSet<String>>,
     partners: BTreeMap<Tone, Tone>,
     saved: BTreeMap<RecordId, u32>,
+    openings: usize,
 }
 
 /// A request to the server.
@@ -37,6 +40,10 @@ struct Asked {
     what: String,
     finals: Vec<Vec<u8>>,
     code: Option<u16>,
+    /// An INVITE outside a dialog.
+    opening: bool,
+    /// When its transaction is gone, so that the same bytes are a new request.
+    over_at: Option<Time>,
 }
 
 /// A request of the server's.
@@ -47,6 +54,7 @@ struct Asking {
     provisional: bool,
     finals: BTreeSet<(u16, String)>,
     final_at: Option<Time>,
+    cancelled_at: Option<Time>,
     acked: bool,
 }
 
@@ -72,6 +80,12 @@ impl Oracle {
         match &msg.first {
             First::Request { method, .. } => {
                 if method == "ACK" {
+                    let name = (from, branch, "INVITE".to_owned());
+                    if let Some(asked) = self.asked.get_mut(&name).filter(|a| a.code.is_some_and(|c| c >= 300)) {
+                        // Timer I: T4, or nothing over a reliable transport.
+                        let reliable = msg.get("Via").is_some_and(|v| v.starts_with("SIP/2.0/TCP"));
+                        asked.over_at.get_or_insert(if reliable { now } else { now + 5 * SEC });
+                    }
                     return;
                 }
                 if method == "BYE"
@@ -80,10 +94,22 @@ impl Oracle {
                 {
                     answered.bye = true;
                 }
-                self.parties.entry(msg.call_id().to_owned()).or_default().insert(party.to_owned());
+                let call_id = msg.call_id().to_owned();
+                self.askers.entry(call_id.clone()).or_default().insert(party.to_owned());
+                let opening = method == "INVITE" && msg.tag("To").is_none();
+                if msg.tag("To").is_none() {
+                    self.parties.entry(call_id).or_default().insert(party.to_owned());
+                }
                 let what = format!("{} from {party}", msg.label());
-                let asked = Asked { at: now, what, finals: Vec::new(), code: None };
-                self.asked.entry((from, branch, method.clone())).or_insert(asked);
+                let name = (from, branch, method.clone());
+                // Once its transaction is over, the same request is a new one.
+                let over =
+                    |a: &Asked| a.over_at.is_some_and(|at| at <= now) || a.at + 64 * T1 < now && a.code.is_some();
+                if self.asked.get(&name).is_none_or(over) {
+                    self.openings += usize::from(opening);
+                    let asked = Asked { at: now, what, finals: Vec::new(), code: None, opening, over_at: None };
+                    self.asked.insert(name, asked);
+                }
             }
             First::Response { code, .. } => {
                 let method = msg.method().to_owned();
@@ -94,6 +120,11 @@ impl Oracle {
                 }
                 asking.final_at.get_or_insert(now);
                 let tag = msg.tag("To").unwrap_or("").to_owned();
+                // After 64*T1 without any answer, or since its CANCEL, the transaction is gone (Timer B, section 9.1).
+                let began = asking.cancelled_at.or((!asking.provisional).then_some(asking.at));
+                if began.is_some_and(|at| now >= at + 64 * T1) {
+                    return;
+                }
                 asking.finals.insert((*code, tag.clone()));
                 if method == "INVITE" && (200..300).contains(code) {
                     self.accepted.entry((msg.call_id().to_owned(), tag, msg.cseq())).or_insert((now, false));
@@ -215,6 +246,15 @@ impl Oracle {
                 faults.push(format!("{}: its refusal was never acknowledged", asking.what));
             }
         }
+        let calls = self.asked.values().filter(|a| a.opening && a.code.is_some_and(|c| c / 100 == 2)).count();
+        let records = self.records.iter().filter(|r| r.answered_at.is_some()).count();
+        if calls != records {
+            faults.push(format!("{calls} calls were answered, {records} records say so"));
+        }
+        let openings = self.openings;
+        if self.records.len() > openings {
+            faults.push(format!("{} records of {openings} INVITEs", self.records.len()));
+        }
         for answered in self.dialogs.values().filter(|d| !d.bye) {
             let at = answered.at as f64 / SEC as f64;
             faults.push(format!("the leg of {}, answered at {at:.3} s, got and sent no BYE", answered.who));
@@ -262,6 +302,9 @@ impl Oracle {
             self.fault(now, format!("{} to {party}: one Call-ID for {who}", msg.label()));
         }
         if method == "CANCEL" {
+            if let Some(invite) = self.asking.get_mut(&(branch.clone(), "INVITE".into())) {
+                invite.cancelled_at.get_or_insert(now);
+            }
             match self.asking.get(&(branch.clone(), "INVITE".into())) {
                 None => self.fault(now, format!("CANCEL to {party} for no INVITE")),
                 Some(invite) if !invite.provisional => {
@@ -300,6 +343,7 @@ impl Oracle {
                     provisional: false,
                     finals: BTreeSet::new(),
                     final_at: None,
+                    cancelled_at: None,
                     acked: false,
                 };
                 self.asking.insert((branch, method.to_owned()), asking);
@@ -328,7 +372,7 @@ impl Oracle {
         method: &str,
         key: (String, String, String),
     ) {
-        let known = self.parties.get(msg.call_id()).is_some_and(|p| p.contains(party));
+        let known = self.askers.get(msg.call_id()).is_some_and(|p| p.contains(party));
         if !known {
             self.fault(now, format!("{} to {party}, which has no part in that call", msg.label()));
         }

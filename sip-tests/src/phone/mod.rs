@@ -1279,13 +1279,17 @@ impl Phone {
             call.offered = None;
         }
         let mut pick = None;
+        call.voice.digits = None;
+        call.voice.listens = formats.iter().map(|f| f.0).collect();
         for format in &media.formats {
             let name = media.name(format);
             let pt: u8 = format.parse().unwrap_or(255);
             if name.starts_with("telephone-event") {
-                call.voice.digits = Some(pt);
-            } else if pick.is_none() && formats.iter().any(|(_, n)| n.to_ascii_lowercase() == name) {
-                pick = Some(pt);
+                let known = formats.iter().any(|(_, n)| n.starts_with("telephone-event"));
+                call.voice.digits = known.then_some(pt);
+            } else if formats.iter().any(|(_, n)| n.to_ascii_lowercase() == name) {
+                call.voice.listens.push(pt);
+                pick = pick.or(Some(pt));
             }
         }
         match pick {

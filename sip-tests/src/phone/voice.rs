@@ -28,6 +28,8 @@ pub struct Voice {
     pub direction: Direction,
     /// Our payload type.
     pub payload: u8,
+    /// What else we have said that we listen to.
+    pub listens: Vec<u8>,
     /// The payload type of digits.
     pub digits: Option<u8>,
     /// The negotiation is far enough for packets to flow.
@@ -69,6 +71,7 @@ impl Voice {
             remote: None,
             direction: Direction::SendRecv,
             payload: 8,
+            listens: Vec::new(),
             digits: None,
             on: false,
             heard: Vec::new(),
@@ -106,6 +109,9 @@ impl Voice {
 
     /// Presses a key (RFC 4733): three beginnings and three ends, all with one timestamp in their event.
     pub fn press(&mut self, key: u8) {
+        if self.digits.is_none() {
+            return;
+        }
         for end in [true, true, true, false, false, false] {
             let duration: u16 = if end { 1600 } else { 320 };
             let mut event = vec![key, if end { 0x8a } else { 0x0a }];
@@ -139,7 +145,7 @@ impl Voice {
             return;
         }
         self.last_key = None;
-        if pt != self.payload {
+        if pt != self.payload && !self.listens.contains(&pt) {
             self.complaints.push(format!("payload type {pt} where {} was agreed", self.payload));
         }
         let Some(first) = body.first_chunk::<4>() else { return };
