@@ -279,7 +279,7 @@ fn draw_phone(rng: &mut Rng) -> Habit {
     habit.deaf_to_cancel = one_in(rng, 25);
     habit.no_ack = one_in(rng, 40);
     if one_in(rng, 20) {
-        habit.refuse.push((pick(rng, &["INVITE", "UPDATE", "INFO"]).to_string(), *pick(rng, &[488, 500, 405])));
+        habit.refuse.push((pick(rng, &["INVITE", "UPDATE", "INFO"]).to_string(), *pick(rng, &[488, 500, 403])));
     }
     habit
 }

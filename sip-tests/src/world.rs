@@ -605,26 +605,16 @@ impl World {
         if flow.local != self.server {
             self.oracle.fault(self.now, format!("sent from {}, where nobody listens", flow.local));
         }
-        let node = match (reliable, flow.conn) {
-            (true, conn) if conn > 0 => match self.connections.get(conn as usize - 1) {
-                Some(c) if c.open => c.node,
-                _ => {
-                    self.net.push(self.now + 10 * MS, Parcel::Lost { flow });
-                    return;
-                }
-            },
-            _ => match self.at(flow.remote) {
-                Some(node) => node,
-                None if reliable => {
-                    // Nobody listens there (any more).
-                    self.net.push(self.now + 10 * MS, Parcel::Lost { flow });
-                    return;
-                }
-                None => {
-                    self.oracle.fault(self.now, format!("SIP to {}, where nobody is", flow.remote));
-                    return;
-                }
-            },
+        let connection = self.connections.get((flow.conn as usize).wrapping_sub(1));
+        let (node, gone) = match (reliable, connection) {
+            (true, Some(c)) => (Some(c.node), !c.open),
+            // Nobody listens there (any more).
+            (true, None) => (self.at(flow.remote).or_else(|| self.at_ip(flow.remote)), self.at(flow.remote).is_none()),
+            (false, _) => (self.at(flow.remote), false),
+        };
+        let Some(node) = node else {
+            self.oracle.fault(self.now, format!("SIP to {}, where nobody is", flow.remote));
+            return;
         };
         self.log.push(Line { at: self.now, node, out: true, bytes: bytes.clone() });
         if bytes.iter().all(|b| matches!(b, b'\r' | b'\n')) {
@@ -633,14 +623,14 @@ impl World {
         match Msg::read(&bytes) {
             Ok(msg) => {
                 let party = self.nodes[node].party.clone();
-                let to = if reliable && flow.conn > 0 {
-                    self.connections[flow.conn as usize - 1].remote
-                } else {
-                    flow.remote
-                };
+                let to = if reliable && flow.conn > 0 { self.connections[flow.conn as usize - 1].remote } else { flow.remote };
                 self.oracle.server_says(self.now, to, &party, &msg, &bytes);
             }
             Err(why) => self.oracle.fault(self.now, format!("the server wrote what cannot be read: {why}")),
+        }
+        if gone {
+            self.net.push(self.now + 10 * MS, Parcel::Lost { flow });
+            return;
         }
         match (self.nodes[node].health, reliable) {
             (Health::Refusing, _) => {
@@ -663,6 +653,10 @@ impl World {
     fn at(&self, address: SocketAddr) -> Option<usize> {
         let by_address = self.nodes.iter().position(|n| n.phone.id.address == address);
         by_address.or_else(|| self.connections.iter().find(|c| c.open && c.remote == address).map(|c| c.node))
+    }
+
+    fn at_ip(&self, address: SocketAddr) -> Option<usize> {
+        self.nodes.iter().position(|n| n.phone.id.address.ip() == address.ip())
     }
 
     /// The open connection with a node, or a new one.

@@ -1280,6 +1280,7 @@ impl Phone {
         }
         let mut pick = None;
         call.voice.digits = None;
+        call.voice.agreed_at = now;
         call.voice.listens = formats.iter().map(|f| f.0).collect();
         for format in &media.formats {
             let name = media.name(format);
@@ -1432,7 +1433,8 @@ impl Phone {
         let tag = msg.tag("To").unwrap_or("").to_owned();
         let call = &mut self.calls[index];
         let target = msg.get("Contact").map(|c| uri_of(c).to_owned());
-        if let Some(at) = call.dialogs.iter().position(|d| d.remote_tag == tag) {
+        let own = msg.tag("From").unwrap_or("");
+        if let Some(at) = call.dialogs.iter().position(|d| d.remote_tag == tag && d.local_tag == own) {
             let dialog = &mut call.dialogs[at];
             dialog.confirmed |= confirmed;
             if let Some(target) = target {

@@ -30,6 +30,8 @@ pub struct Voice {
     pub payload: u8,
     /// What else we have said that we listen to.
     pub listens: Vec<u8>,
+    /// When that was last agreed upon.
+    pub agreed_at: Time,
     /// The payload type of digits.
     pub digits: Option<u8>,
     /// The negotiation is far enough for packets to flow.
@@ -72,6 +74,7 @@ impl Voice {
             direction: Direction::SendRecv,
             payload: 8,
             listens: Vec::new(),
+            agreed_at: 0,
             digits: None,
             on: false,
             heard: Vec::new(),
@@ -145,8 +148,11 @@ impl Voice {
             return;
         }
         self.last_key = None;
-        if pt != self.payload && !self.listens.contains(&pt) {
-            self.complaints.push(format!("payload type {pt} where {} was agreed", self.payload));
+        // What the far side sends may lag behind by an answer that is lost a few times.
+        let settled = self.agreed_at > 0 && now > self.agreed_at + 8 * crate::SEC;
+        if settled && pt != self.payload && !self.listens.contains(&pt) {
+            let at = now as f64 / crate::SEC as f64;
+            self.complaints.push(format!("payload type {pt} where {} was agreed, at {at:.3} s", self.payload));
         }
         let Some(first) = body.first_chunk::<4>() else { return };
         let tone = Tone(u32::from_be_bytes(*first));
