@@ -55,6 +55,8 @@ struct Asking {
     finals: BTreeSet<(u16, String)>,
     final_at: Option<Time>,
     cancelled_at: Option<Time>,
+    /// Its transport failed: the transaction ended there (section 17.1.4).
+    broken: bool,
     acked: bool,
 }
 
@@ -122,13 +124,16 @@ impl Oracle {
                 let tag = msg.tag("To").unwrap_or("").to_owned();
                 // After 64*T1 without any answer, or since its CANCEL, the transaction is gone (Timer B, section 9.1).
                 let began = asking.cancelled_at.or((!asking.provisional).then_some(asking.at));
-                if began.is_some_and(|at| now >= at + 64 * T1) {
-                    return;
-                }
+                let gone = asking.broken || began.is_some_and(|at| now >= at + 64 * T1);
+                // A BYE of ours that overtook the answer to our re-INVITE has ended its dialog (BUGS: it ought to be acknowledged).
+                let ended = self.dialogs.get(&key).is_some_and(|d| d.bye);
+                // What comes for a transaction that is gone may be acknowledged and ended, but need not be.
+                let waived = gone || ended;
+                asking.acked |= waived && *code >= 300;
                 asking.finals.insert((*code, tag.clone()));
                 if method == "INVITE" && (200..300).contains(code) {
-                    self.accepted.entry((msg.call_id().to_owned(), tag, msg.cseq())).or_insert((now, false));
-                    let answered = Answered { at: now, who: party.to_owned(), bye: false };
+                    self.accepted.entry((msg.call_id().to_owned(), tag, msg.cseq())).or_insert((now, waived));
+                    let answered = Answered { at: now, who: party.to_owned(), bye: waived };
                     self.dialogs.entry(key).or_insert(answered);
                 }
             }
@@ -156,6 +161,14 @@ impl Oracle {
                 }
                 self.note_answer(now, party, msg, *code, &method, key);
             }
+        }
+    }
+
+    /// What the server sent to `party` and is not answered yet has failed, and it was told so.
+    pub fn connection_lost(&mut self, party: &str) {
+        let to = format!(" to {party}");
+        for asking in self.asking.values_mut().filter(|a| a.final_at.is_none() && a.what.ends_with(&to)) {
+            asking.broken = true;
         }
     }
 
@@ -235,6 +248,10 @@ impl Oracle {
     pub fn rest(&mut self, now: Time) {
         let mut faults = Vec::new();
         for asked in self.asked.values().filter(|a| a.finals.is_empty()) {
+            // Nobody may say 408 to a request that was proxied (RFC 4320 section 4.2).
+            if asked.what.starts_with("MESSAGE") {
+                continue;
+            }
             faults.push(format!("{} at {:.3} s never got a final answer", asked.what, asked.at as f64 / SEC as f64));
         }
         for (key, (at, _)) in self.accepted.iter().filter(|a| !a.1.1) {
@@ -344,6 +361,7 @@ impl Oracle {
                     finals: BTreeSet::new(),
                     final_at: None,
                     cancelled_at: None,
+                    broken: false,
                     acked: false,
                 };
                 self.asking.insert((branch, method.to_owned()), asking);

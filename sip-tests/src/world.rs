@@ -238,6 +238,10 @@ impl World {
             c.open = false;
             lost.push(tcp(self.server, c.remote, i as u32 + 1));
         }
+        if !lost.is_empty() {
+            let party = self.nodes[node].party.clone();
+            self.oracle.connection_lost(&party);
+        }
         for flow in lost {
             self.tell(Event::FlowLost { flow });
         }
@@ -433,7 +437,14 @@ impl World {
                     self.oracle.ear(now, own, heard.tone, up_at);
                 }
             }
-            Parcel::Lost { flow } => self.tell(Event::FlowLost { flow }),
+            Parcel::Lost { flow } => {
+                let node = self.at(flow.remote).or_else(|| self.at_ip(flow.remote));
+                if let Some(node) = node {
+                    let party = self.nodes[node].party.clone();
+                    self.oracle.connection_lost(&party);
+                }
+                self.tell(Event::FlowLost { flow });
+            }
             Parcel::Media { output } => self.tell(Event::Media(output)),
             Parcel::Resolved { query, targets } => self.tell(Event::Resolved { query, targets }),
         }
@@ -623,7 +634,11 @@ impl World {
         match Msg::read(&bytes) {
             Ok(msg) => {
                 let party = self.nodes[node].party.clone();
-                let to = if reliable && flow.conn > 0 { self.connections[flow.conn as usize - 1].remote } else { flow.remote };
+                let to = if reliable && flow.conn > 0 {
+                    self.connections[flow.conn as usize - 1].remote
+                } else {
+                    flow.remote
+                };
                 self.oracle.server_says(self.now, to, &party, &msg, &bytes);
             }
             Err(why) => self.oracle.fault(self.now, format!("the server wrote what cannot be read: {why}")),

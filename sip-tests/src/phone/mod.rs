@@ -520,7 +520,9 @@ impl Phone {
 
     /// Whether anything of it is unfinished: a call, or a transaction that still sends.
     pub fn is_busy(&self) -> bool {
-        self.calls.iter().any(|c| c.stage != Stage::Over) || self.clients.iter().any(ClientTx::is_sending)
+        // What waits for an answer in a call that is over waits for nothing.
+        let alive = |t: &ClientTx| t.is_sending() && t.call.is_none_or(|c| self.calls[c].stage != Stage::Over);
+        self.calls.iter().any(|c| c.stage != Stage::Over) || self.clients.iter().any(alive)
     }
 
     // --- requests out -------------------------------------------------------------------------------------------------
@@ -592,6 +594,11 @@ impl Phone {
             }
         }
         msg = msg.with("CSeq", format!("{} CANCEL", invite.cseq())).with("Max-Forwards", "70");
+        // Section 9.1: no final answer within 64*T1 of the CANCEL is one, too.
+        let invite = |t: &&mut ClientTx| t.call == Some(index) && t.purpose == Purpose::Invite && t.is_sending();
+        if let Some(tx) = self.clients.iter_mut().find(invite) {
+            tx.give_up(now + 64 * T1);
+        }
         self.send_request(now, msg, Purpose::Cancel, Some(index));
     }
 

@@ -61,6 +61,11 @@ impl ClientTx {
         self.state == ClientState::Proceeding
     }
 
+    /// Waits no longer than that.
+    pub(super) fn give_up(&mut self, at: Time) {
+        self.end = self.end.min(at);
+    }
+
     /// Waits for a final answer.
     pub(super) fn is_sending(&self) -> bool {
         self.state != ClientState::Done
