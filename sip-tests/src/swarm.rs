@@ -356,7 +356,7 @@ fn draw_life(rng: &mut Rng, carriers: usize, phones: usize, eve: usize, world: &
             5 => Op::Do(who, Act::Bye),
             6 => Op::Do(who, Act::Options("121".into())),
             7 => Op::Do(who, Act::Reinvite(Offer::Late)),
-            8 => Op::Forge(eve, who, *pick(rng, &["BYE", "CANCEL", "INVITE", "UPDATE", "INFO"])),
+            8 => Op::Forge(eve, who, pick::<&str>(rng, &["BYE", "CANCEL", "INVITE", "UPDATE", "INFO"])),
             9 => Op::Do(eve, Act::Invite(Invite { to: "121".into(), ..Invite::default() })),
             10 => Op::Do(eve, Act::Register { expires: 3600, password: None, all: false }),
             11 if who >= carriers => Op::Do(who, Act::Message("122".into(), "coffee?".into())),
