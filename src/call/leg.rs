@@ -760,7 +760,7 @@ impl Leg {
                 up.settle(cx, &self.flow);
                 // Its 2xx is owed an ACK though there is no answer to put into it any more (RFC 3261 13.2.2.4).
                 if let Some(seq) = up.owed.take() {
-                    let flow = next(&up.dialog, &self.peer, self.flow);
+                    let flow = next(cx, &up.dialog, &self.peer, self.flow);
                     up.acknowledge(cx, flow, seq, None);
                 }
                 self.state = State::Over;
