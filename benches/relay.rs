@@ -8,8 +8,6 @@
 //! in a packet. Load comes from one thread on the first core, whoever relays is on the second. CPU is what the scheduler
 //! counted for the threads that do the work (the writers of recordings included), divided by the packets that came through.
 //! Delay is from the sender's clock before it sends to after it has received, so it holds the sender's own rounds too.
-#![allow(clippy::disallowed_methods)]
-
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fs;

@@ -69,7 +69,10 @@ fn check(layer: &str, text: &str) -> Vec<(usize, String)> {
         Some((_, may)) => may,
         None if layer == "io" => return Vec::new(),
         None => {
-            return vec![(1, format!("`{layer}` is not in the drawing: enter it in tests/layers.rs and in src/lib.rs"))];
+            return vec![(
+                1,
+                format!("`{layer}` is not in the drawing: enter it in tests/layers.rs and in src/lib.rs"),
+            )];
         }
     };
     let mut faults = Vec::new();
