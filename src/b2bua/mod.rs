@@ -697,9 +697,6 @@ impl B2bua {
         let max_forwards = msg.max_forwards().unwrap_or(70);
         let looped = msg.values(Name::Via).skip(1).any(|via| self.is_our_via(via));
         let refusal = match () {
-            () if msg.content_type().is_some_and(|t| t.to_ascii_lowercase().starts_with("multipart/")) => {
-                Some(Refusal::status(415).with(Name::Accept, "application/sdp"))
-            }
             () if msg.contact().is_none() => Some(Refusal::new(400, "Missing Contact")),
             () if looped => Some(Refusal::status(482)),
             () if max_forwards == 0 => Some(Refusal::status(483)),

@@ -1395,10 +1395,10 @@ fn finish(w: Writer, body: Option<&Bytes>) -> Bytes {
     }
 }
 
-/// The session description of a message, if it has one.
+/// The session description of a message, if it has one, also as a part of a multipart body.
 pub fn sdp(msg: &Message) -> Option<Bytes> {
-    let is_sdp = msg.content_type().is_some_and(|t| t.eq_ignore_ascii_case("application/sdp"));
-    is_sdp.then(|| msg.body_bytes()).filter(|b| !b.is_empty())
+    let part = msg.sdp().ok().flatten().filter(|part| !part.is_empty())?;
+    Some(msg.body_bytes().slice_ref(part))
 }
 
 fn asked_timer(msg: &Message) -> refresh::Asked {
