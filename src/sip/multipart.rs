@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn the_session_description_is_found() {
-        let table: &[(&str, &str, Result<Option<&str>, ()>)] = &[
+        type Row<'a> = (&'a str, &'a str, Result<Option<&'a str>, ()>);
+        let table: &[Row<'_>] = &[
             ("application/sdp", "v=0", Ok(Some("v=0"))),
             ("Application/SDP ; charset=utf-8", "v=0", Ok(Some("v=0"))),
             ("text/plain", "v=0", Ok(None)),
