@@ -277,17 +277,16 @@ impl<C: Core, O: Outside> Engine<C, O> {
             };
             self.metrics.count(Counter::Wakeups);
             self.now = self.clock.now();
-            for event in &ready[..woken] {
-                match event.data() {
-                    BELL => {
-                        self.inlet.0.bell.read().ok();
-                    }
-                    index => self.socket(index as usize, event.events()),
-                }
+            if ready[..woken].iter().any(|event| event.data() == BELL) {
+                self.inlet.0.bell.read().ok();
             }
+            // First what was there before: ports and bindings that the next message may need.
             if self.inputs() {
                 self.flush();
                 return self.outside;
+            }
+            for event in ready[..woken].iter().filter(|event| event.data() != BELL) {
+                self.socket(event.data() as usize, event.events());
             }
             self.failures();
             if self.core.deadline().is_some_and(|at| at <= self.now.mono) {

@@ -31,7 +31,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ use serde_json::{Value, json};
 
 use crate::b2bua::{Ask, B2bua, Event, Notice, QueryId, Save, Settings};
 use crate::base::{Instant, Rng};
-use crate::directory::Listen;
+use crate::directory::{Listen, Relay};
 use crate::media;
 use crate::sip::transport::{Flow, Transport};
 use clock::Clock;
@@ -56,6 +56,8 @@ const STOP: Duration = Duration::from_millis(1500);
 const FLUSH: Duration = Duration::from_secs(5);
 /// How long tasks on tokio's side may take to end.
 const RUNTIME: Duration = Duration::from_millis(300);
+/// How long the first RTP ports may take to be bound.
+const PORTS: Duration = Duration::from_secs(2);
 /// How long a question to the core may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -181,7 +183,8 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         tracing::warn!(%error, "no name server is known: only IP addresses and /etc/hosts names of trunks can be reached");
     }
 
-    let sink = sink(inlet.clone(), store.clone(), clock.clone());
+    let (bound, first_ports) = sync_channel(1);
+    let sink = sink(inlet.clone(), store.clone(), clock.clone(), bound);
     let workers = relay::workers();
     let recording = record::Settings { dir: config.files.recordings.clone(), keep: config.files.keep, writers: 1 };
     let recorder = record::Recorder::start(recording, clock.clone(), sink.clone())
@@ -250,6 +253,10 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
             // Calls matter more than the one who asks about them.
             tracing::error!(%error, "the command line cannot reach this server: no socket at {}", socket.display());
         }
+    }
+    // Questions are answered already; a call needs ports, and nobody is told that we are ready before there are some.
+    if config.directory.media.relay == Relay::Always && first_ports.recv_timeout(PORTS).is_err() {
+        tracing::error!("no RTP port of [media] ports can be bound: calls are refused with 503");
     }
     let running = Running { handle, engine: Some(engine), runtime: Some(runtime), steering, _lock: lock };
     let took = (running.handle.0.clock.mono() - started).as_millis();
@@ -478,8 +485,7 @@ impl Handle {
     /// refused whole. Blocks: not for an async thread.
     pub fn reload(&self) -> Result<Vec<String>, config::problem::Report> {
         let new = Config::load(&self.0.fixed.path)?;
-        let mut notes = self.0.fixed.changed(&new);
-        notes.extend(new.directory.not_yet.iter().cloned());
+        let notes = self.0.fixed.changed(&new);
         self.0.inlet.steer(Input::Event(Event::Directory(new.directory)));
         Ok(notes)
     }
@@ -562,10 +568,14 @@ impl Outside for World {
 }
 
 /// Takes what media threads say into the engine's queue.
-fn sink(inlet: Inlet, store: store::StoreHandle, clock: Clock) -> relay::Sink {
+fn sink(inlet: Inlet, store: store::StoreHandle, clock: Clock, bound: SyncSender<()>) -> relay::Sink {
     Arc::new(move |report| match report {
         relay::Report::Media(output) => inlet.insist(Event::Media(output)),
-        relay::Report::Ports(ports) => inlet.insist(Event::PortsReady(ports)),
+        relay::Report::Ports(ports) => {
+            inlet.insist(Event::PortsReady(ports));
+            // Full or gone: start() has heard of the first ones.
+            bound.try_send(()).ok();
+        }
         relay::Report::Deleted { recording } => store.mark_deleted(&recording.to_string(), clock.wall()),
     })
 }
