@@ -96,6 +96,8 @@ enum Given {
     NoAck,
     NoTimer,
     MinSe(u32),
+    MinExpires(u64),
+    DeafToOptions,
     Refuses(String, u16),
     Formats(Vec<(u8, String)>),
     Health(Health),
@@ -303,6 +305,8 @@ impl Ladder {
                 Given::NoAck => habit.no_ack = true,
                 Given::NoTimer => habit.timer = false,
                 Given::MinSe(seconds) => habit.min_se = seconds,
+                Given::MinExpires(seconds) => habit.min_expires = seconds,
+                Given::DeafToOptions => habit.deaf_to_options = true,
                 Given::Refuses(method, code) => habit.refuse.push((method, code)),
                 Given::Formats(formats) => habit.formats = formats,
                 Given::Forgets => habit.keeps_registered = false,
@@ -668,7 +672,8 @@ fn forged(world: &World, method: &str, victim: usize, tag: Tag) -> Option<Msg> {
         (Tag::Wrong, Some(at)) => format!("{}tag=0000{}", &value[..at], &value[at + 8..]),
         _ => value.to_owned(),
     };
-    let cseq = dialog.cseq + 50;
+    // An ACK has the number of the INVITE that it is for.
+    let cseq = if method == "ACK" { dialog.cseq } else { dialog.cseq + 50 };
     let mut msg = Msg::request(method, &dialog.target)
         .with("Max-Forwards", "70")
         .with("From", dialog.local.clone())
@@ -897,6 +902,7 @@ fn pattern(what: &str, rest: &[&str]) -> Result<Pattern, String> {
 
 fn read_act(w: &[&str]) -> Result<Act, String> {
     Ok(match w {
+        ["INVITE", "by", "another", "way"] => Act::InviteByAnotherWay,
         ["INVITE", to, rest @ ..] => {
             let mut invite = Invite { to: to.to_string(), ..Invite::default() };
             let mut rest = rest.iter();
@@ -990,6 +996,8 @@ fn given(w: &[&str]) -> Result<Given, String> {
         ["ignores", "CANCEL"] => Given::DeafToCancel,
         ["sends", "no", "ACK"] => Given::NoAck,
         ["knows", "no", "timers"] => Given::NoTimer,
+        ["wants", "registrations", "of", t] => Given::MinExpires(time(t)? / SEC),
+        ["ignores", "OPTIONS"] => Given::DeafToOptions,
         ["wants", "sessions", "of", t] => Given::MinSe((time(t)? / SEC) as u32),
         ["refuses", method, "with", code] => {
             Given::Refuses(method.to_string(), code.parse().map_err(|_| format!("{code}?"))?)

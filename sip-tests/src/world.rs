@@ -303,7 +303,8 @@ impl World {
         let empty = |w: &mut World| w.tables().iter().all(|(_, size)| *size == 0);
         self.play_until(self.now + 40 * SEC, empty);
         let now = self.now;
-        let dead = self.nodes.iter().any(|n| n.phone.id.carrier && n.health != Health::Alive);
+        let mute = |n: &Node| n.health != Health::Alive || n.phone.habit.deaf_to_options;
+        let dead = self.nodes.iter().any(|n| n.phone.id.carrier && mute(n));
         for (table, size) in self.subject.tables() {
             // A dead trunk has questions open all the time, a few at once.
             let asked = if dead && table == "client transactions" { 12 } else { 0 };

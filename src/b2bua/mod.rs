@@ -452,8 +452,8 @@ impl B2bua {
             Owner::Nobody => {}
             Owner::Trunk(number) => {
                 if let Some(purpose) = self.node.purposes.take(number) {
-                    let because = if failure.is_some() { "nobody listens there" } else { "no answer" };
-                    self.node.trunks.unanswered(now, purpose, because, &mut self.node.wants);
+                    let refused = matches!(failure, Some(Failure::Refused | Failure::Unreachable));
+                    self.node.trunks.unanswered(now, purpose, refused, &mut self.node.wants);
                 }
             }
             Owner::Proxy(token) => {
@@ -691,6 +691,10 @@ impl B2bua {
             Err(Stranger::Challenge(verdict)) => return self.challenge(key, flow, &msg, &verdict),
             Err(Stranger::Refuse(refusal)) => return self.refuse(key, flow, &msg, &refusal),
         };
+        if let Some(trunk) = &opening.trunk {
+            let node = &mut self.node;
+            node.trunks.called_us(node.now, trunk, flow.remote.ip(), &mut node.wants);
+        }
         if self.draining || self.calls.len() >= self.settings.max_calls {
             return self.refuse(key, flow, &msg, &Refusal::status(503).with(Name::RetryAfter, "10"));
         }

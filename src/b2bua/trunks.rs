@@ -1,8 +1,10 @@
 //! Carriers' trunks: which of their addresses take calls, and our registration there.
 //!
 //! Each URI of a trunk is resolved, asked by OPTIONS, and remembered as up or down. What answers anything but 408 and 503 is
-//! up: even a 403 says that somebody is there. A trunk is down when all of its addresses are; one that never said anything is
-//! given the benefit of the doubt. A registration is refreshed at half its time and backs off when it is refused.
+//! up: even a 403 says that somebody is there. Silence says little: there are carriers that answer INVITE and REGISTER and never
+//! OPTIONS, so an address is judged by silent OPTIONS only if it has answered one before. An address that is down is tried last.
+//! A trunk is down, and skipped, when all of its addresses are, provided that it was heard of before or refuses what is sent to
+//! it. A registration is refreshed at half its time and backs off when it is refused.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,12 +25,16 @@ use crate::sip::{Flow, Message, Method, Name, Transport, Uri};
 const PROBE_UP: Duration = Duration::from_secs(30);
 /// Between two OPTIONS to an address that is down.
 const PROBE_DOWN: Duration = Duration::from_secs(10);
-/// An OPTIONS without an answer for so long makes its address down.
+/// An OPTIONS without an answer for so long counts as silence.
 const PROBE_PATIENCE: Duration = Duration::from_secs(4);
 /// A name is resolved again after this.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(60);
-/// What we ask a registrar for, in seconds.
+/// What we ask a registrar for, in seconds, until it wants more (423).
 const REGISTER_EXPIRES: u32 = 600;
+/// The most that a registrar may want, and the most that it is believed to have granted, in seconds.
+const REGISTER_EXPIRES_MAX: u32 = 86_400;
+/// How often in a row a registrar may raise its Min-Expires.
+const REGISTER_RAISES: u8 = 2;
 /// First pause after a refused registration; it doubles up to [`REGISTER_PAUSE_MAX`].
 const REGISTER_PAUSE: Duration = Duration::from_secs(15);
 /// Longest pause after refused registrations.
@@ -52,6 +58,8 @@ struct State {
     uris: Vec<Line>,
     calls: u32,
     up: bool,
+    /// Somebody answered there, or called us from there.
+    known: bool,
     since: Wall,
     because: String,
     registration: Option<Registration>,
@@ -75,13 +83,42 @@ struct Address {
     /// Next OPTIONS; while one is out, when its patience ends.
     due: Instant,
     asked: bool,
+    /// Which OPTIONS is out; that an older one ran out of time says nothing any more.
+    round: u32,
+    /// It has answered OPTIONS, so silence will mean something.
+    answers: bool,
+    /// It has said anything at all.
+    lived: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Health {
     Unknown,
+    /// OPTIONS are not answered and never were.
+    Silent,
     Up,
-    Down(String),
+    Down {
+        because: String,
+        /// It refused, said so, or fell silent; not only that a call came to nothing.
+        surely: bool,
+    },
+}
+
+/// A sign of life from an address, or of the contrary.
+#[derive(Clone, Copy, Debug)]
+enum Sign<'a> {
+    /// It answered OPTIONS.
+    Answered,
+    /// It answered a call or a registration, or called.
+    Lives,
+    /// OPTIONS in vain.
+    Silent,
+    /// It answered OPTIONS with 408 or 503: somebody is there, and takes no calls.
+    Closed(&'a str),
+    /// Nobody listens there.
+    Refused(&'a str),
+    /// It did not take a call.
+    Failed(&'a str),
 }
 
 #[derive(Debug)]
@@ -94,6 +131,9 @@ struct Registration {
     asked: bool,
     state: Registered,
     challenged: u8,
+    /// Seconds to ask for: more than [`REGISTER_EXPIRES`] if the registrar wants that.
+    expires: u32,
+    raised: u8,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,11 +152,15 @@ pub enum Purpose {
         trunk: usize,
         /// Address.
         address: SocketAddr,
+        /// Which one.
+        round: u32,
     },
     /// Registration.
     Register {
         /// Trunk.
         trunk: usize,
+        /// By this path.
+        flow: Flow,
     },
 }
 
@@ -171,12 +215,12 @@ impl Trunks {
         }
     }
 
-    /// Addresses that may take a call, the living ones, in the order of the URIs.
+    /// Addresses to try a call at, in the order of the URIs, those that are down last.
     pub fn places(&self, trunk: &str) -> Vec<(Flow, Label)> {
         let Some(state) = self.list.iter().find(|s| *s.name == *trunk) else { return Vec::new() };
         let lines = state.uris.iter().flat_map(|l| l.addresses.iter().map(move |a| (l, a)));
-        let alive = lines.filter(|(_, a)| !matches!(a.health, Health::Down(_)));
-        alive.map(|(l, a)| (a.flow, l.text.clone())).collect()
+        let (down, others): (Vec<_>, Vec<_>) = lines.partition(|(_, a)| a.health.is_down());
+        others.into_iter().chain(down).map(|(l, a)| (a.flow, l.text.clone())).collect()
     }
 
     /// Whether calls go out by it.
@@ -205,7 +249,15 @@ impl Trunks {
     /// An address took a call, or failed to.
     pub fn said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>, wants: &mut Vec<Want>) {
         let Some(i) = self.list.iter().position(|s| *s.name == *trunk) else { return };
-        self.health(now, i, flow.remote, fault, wants);
+        self.health(now, i, flow.remote, fault.map_or(Sign::Lives, Sign::Failed), wants);
+    }
+
+    /// A call came from there: whatever of the trunk is at that IP address lives.
+    pub fn called_us(&mut self, now: Now, trunk: &str, ip: IpAddr, wants: &mut Vec<Want>) {
+        let Some(i) = self.list.iter().position(|s| *s.name == *trunk) else { return };
+        let addresses = self.list[i].uris.iter().flat_map(|l| &l.addresses).map(|a| a.flow.remote);
+        let there: Vec<SocketAddr> = addresses.filter(|a| same(a.ip(), ip)).collect();
+        there.into_iter().for_each(|remote| self.health(now, i, remote, Sign::Lives, wants));
     }
 
     /// The resolver answered.
@@ -222,7 +274,7 @@ impl Trunks {
             line.addresses.retain(|a| flows.contains(&a.flow));
             for flow in flows {
                 if !line.addresses.iter().any(|a| a.flow == flow) {
-                    line.addresses.push(Address { flow, health: Health::Unknown, due: now.mono, asked: false });
+                    line.addresses.push(Address::new(now, flow));
                 }
             }
         }
@@ -244,19 +296,32 @@ impl Trunks {
         }
         let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
         match purpose {
-            Purpose::Probe { trunk, address } => {
+            Purpose::Probe { trunk, address, .. } => {
                 let fault = matches!(msg.status(), 408 | 503).then(|| format!("{} {phrase}", msg.status()));
-                self.health(now, trunk, address, fault.as_deref(), wants);
+                self.health(now, trunk, address, fault.as_deref().map_or(Sign::Answered, Sign::Closed), wants);
             }
-            Purpose::Register { trunk } => self.registered(now, trunk, msg, &phrase, directory, rng, wants),
+            Purpose::Register { trunk, flow } => {
+                if msg.status() < 300 {
+                    self.health(now, trunk, flow.remote, Sign::Lives, wants);
+                }
+                self.registered(now, trunk, flow, msg, &phrase, directory, rng, wants);
+            }
         }
     }
 
-    /// Nobody answered a request of ours, or it could not be sent.
-    pub fn unanswered(&mut self, now: Now, purpose: Purpose, because: &str, wants: &mut Vec<Want>) {
+    /// Nobody answered a request of ours, or (`refused`) it could not be delivered.
+    pub fn unanswered(&mut self, now: Now, purpose: Purpose, refused: bool, wants: &mut Vec<Want>) {
+        let because = if refused { "nobody listens there" } else { "no answer" };
         match purpose {
-            Purpose::Probe { trunk, address } => self.health(now, trunk, address, Some(because), wants),
-            Purpose::Register { trunk } => {
+            Purpose::Probe { trunk, address, round } => {
+                let addresses = self.list.get(trunk).into_iter().flat_map(|s| &s.uris).flat_map(|l| &l.addresses);
+                let mut out = addresses.filter(|a| a.flow.remote == address && a.asked && a.round == round);
+                if out.next().is_some() {
+                    let sign = if refused { Sign::Refused(because) } else { Sign::Silent };
+                    self.health(now, trunk, address, sign, wants);
+                }
+            }
+            Purpose::Register { trunk, .. } => {
                 if let Some(r) = self.list.get_mut(trunk).and_then(|s| s.registration.as_mut()) {
                     r.refused(now, because.to_owned());
                     wants.push(Want::Changed(trunk));
@@ -286,19 +351,20 @@ impl Trunks {
                         continue;
                     }
                     address.asked = true;
+                    address.round = address.round.wrapping_add(1);
                     address.due = now.mono + PROBE_PATIENCE;
-                    let purpose = Purpose::Probe { trunk: i, address: address.flow.remote };
+                    let purpose = Purpose::Probe { trunk: i, address: address.flow.remote, round: address.round };
                     let flow = address.flow;
                     wants.push(Want::Send { flow, purpose, method: Method::Options, authorization: None });
                 }
             }
-            let flow = state.uris.iter().flat_map(|l| &l.addresses).find(|a| !matches!(a.health, Health::Down(_)));
-            let flow = flow.map(|a| a.flow);
+            let all = || state.uris.iter().flat_map(|l| &l.addresses);
+            let flow = all().find(|a| !a.health.is_down()).or(all().next()).map(|a| a.flow);
             if let Some(r) = state.registration.as_mut().filter(|r| r.due <= now.mono && !r.asked) {
                 match flow {
                     Some(flow) => {
                         r.begin(now);
-                        let purpose = Purpose::Register { trunk: i };
+                        let purpose = Purpose::Register { trunk: i, flow };
                         wants.push(Want::Send { flow, purpose, method: Method::Register, authorization: None });
                     }
                     None => r.due = now.mono + REGISTER_PAUSE,
@@ -306,7 +372,7 @@ impl Trunks {
             }
         }
         for (i, address) in silent {
-            self.health(now, i, address, Some("no answer to OPTIONS"), wants);
+            self.health(now, i, address, Sign::Silent, wants);
         }
     }
 
@@ -331,7 +397,7 @@ impl Trunks {
         rng: &mut Rng,
     ) -> Option<Bytes> {
         let Want::Send { flow, purpose, authorization, .. } = request else { return None };
-        let (Purpose::Probe { trunk, .. } | Purpose::Register { trunk }) = *purpose;
+        let (Purpose::Probe { trunk, .. } | Purpose::Register { trunk, .. }) = *purpose;
         let state = self.list.get(trunk)?;
         let config = directory.trunk(&state.name)?;
         let user = config.username.as_deref().unwrap_or("strowger");
@@ -361,7 +427,7 @@ impl Trunks {
                     registrar: &format!("sip:{domain}"),
                     aor: &aor,
                     contact: &contact,
-                    expires: REGISTER_EXPIRES,
+                    expires: r.expires,
                     call_id: &r.call_id,
                     from_tag: &r.tag,
                     cseq: r.seq,
@@ -408,17 +474,12 @@ impl Trunks {
         self.list.len()
     }
 
-    fn health(&mut self, now: Now, trunk: usize, remote: SocketAddr, fault: Option<&str>, wants: &mut Vec<Want>) {
+    fn health(&mut self, now: Now, trunk: usize, remote: SocketAddr, sign: Sign<'_>, wants: &mut Vec<Want>) {
         let Some(state) = self.list.get_mut(trunk) else { return };
         let addresses = state.uris.iter_mut().flat_map(|l| l.addresses.iter_mut());
         for address in addresses.filter(|a| a.flow.remote == remote) {
-            address.asked = false;
-            let (health, pause) = match fault {
-                None => (Health::Up, PROBE_UP),
-                Some(because) => (Health::Down(because.to_owned()), PROBE_DOWN),
-            };
-            address.due = now.mono + pause;
-            address.health = health;
+            state.known |= matches!(sign, Sign::Answered | Sign::Lives | Sign::Closed(_));
+            address.heard(now, sign);
         }
         self.judge(now, trunk, wants);
     }
@@ -426,19 +487,26 @@ impl Trunks {
     fn judge(&mut self, now: Now, trunk: usize, wants: &mut Vec<Want>) {
         let Some(state) = self.list.get_mut(trunk) else { return };
         let addresses = || state.uris.iter().flat_map(|l| &l.addresses);
-        let up = state.uris.iter().any(|l| l.addresses.is_empty() && l.query.is_some())
-            || addresses().any(|a| !matches!(a.health, Health::Down(_)));
-        let because = match addresses().next() {
+        let resolving = state.uris.iter().any(|l| l.addresses.is_empty() && l.query.is_some());
+        let all_down = addresses().all(|a| a.health.is_down());
+        let surely = state.known || addresses().all(|a| matches!(a.health, Health::Down { surely: true, .. }));
+        let up = resolving || !(all_down && surely);
+        let because = match addresses().find(|a| up != a.health.is_down()).or(addresses().next()) {
             None => "no address found".to_owned(),
-            Some(first) => {
-                addresses().find(|a| up != matches!(a.health, Health::Down(_))).unwrap_or(first).health.words()
+            Some(address) if up && all_down => {
+                format!("{}; tried all the same, never heard of", address.health.words())
             }
+            Some(address) => address.health.words(),
         };
         if up != state.up {
             (state.up, state.since) = (up, now.wall);
             match up {
-                true => tracing::info!(trunk = &*state.name, "trunk is up again"),
+                true => tracing::info!(trunk = &*state.name, because, "calls go by the trunk again"),
                 false => tracing::warn!(trunk = &*state.name, because, "trunk is down: calls avoid it"),
+            }
+            // Nobody waits out a back-off that a dead carrier caused.
+            if let Some(r) = state.registration.as_mut().filter(|r| up && matches!(r.state, Registered::Refused(_))) {
+                (r.due, r.pause) = (now.mono, REGISTER_PAUSE);
             }
             wants.push(Want::Changed(trunk));
         } else if because != state.because {
@@ -452,6 +520,7 @@ impl Trunks {
         &mut self,
         now: Now,
         trunk: usize,
+        flow: Flow,
         msg: &Message,
         phrase: &str,
         directory: &Directory,
@@ -461,14 +530,12 @@ impl Trunks {
         let Some(state) = self.list.get_mut(trunk) else { return };
         let Some(config) = directory.trunk(&state.name) else { return };
         let domain = state.uris.first().map(|l| l.host_port()).unwrap_or_default();
-        let flow =
-            state.uris.iter().flat_map(|l| &l.addresses).find(|a| !matches!(a.health, Health::Down(_))).map(|a| a.flow);
         let Some(r) = state.registration.as_mut() else { return };
         match msg.status() {
             200..=299 => {
-                let granted = granted(msg).unwrap_or(REGISTER_EXPIRES).clamp(30, 86_400);
+                let granted = granted(msg).unwrap_or(r.expires).clamp(30, REGISTER_EXPIRES_MAX);
                 r.asked = false;
-                r.challenged = 0;
+                (r.challenged, r.raised) = (0, 0);
                 r.pause = REGISTER_PAUSE;
                 r.due = now.mono + Duration::from_secs(u64::from(granted / 2));
                 if !matches!(r.state, Registered::Until(_)) {
@@ -477,18 +544,29 @@ impl Trunks {
                 r.state = Registered::Until(now.mono + Duration::from_secs(u64::from(granted)));
             }
             401 | 407 if r.challenged < 2 => {
-                let (Some(flow), Some((name, challenge)), Some(user), Some(password)) =
-                    (flow, Challenge::choose(msg), config.username.as_deref(), config.password.as_ref())
+                let (Some((name, challenge)), Some(user), Some(password)) =
+                    (Challenge::choose(msg), config.username.as_deref(), config.password.as_ref())
                 else {
-                    return r.refused(now, format!("{} {phrase}, and no username and password for it", msg.status()));
+                    r.refused(now, format!("{} {phrase}, and no username and password for it", msg.status()));
+                    return wants.push(Want::Changed(trunk));
                 };
                 r.challenged += 1;
                 r.seq += 1;
                 let uri = format!("sip:{domain}");
                 let cnonce = format!("{:016x}", rng.bits());
                 let value = digest::answer(&challenge, user, &password.0, "REGISTER", &uri, &cnonce, 1, &[]);
-                let purpose = Purpose::Register { trunk };
+                let purpose = Purpose::Register { trunk, flow };
                 wants.push(Want::Send { flow, purpose, method: Method::Register, authorization: Some((name, value)) });
+                return;
+            }
+            423 if let Some(least) = r.may_raise(msg) => {
+                tracing::info!(trunk = &*state.name, expires = least, "the carrier wants longer registrations");
+                r.expires = least;
+                r.raised += 1;
+                r.challenged = 0;
+                r.seq += 1;
+                let purpose = Purpose::Register { trunk, flow };
+                wants.push(Want::Send { flow, purpose, method: Method::Register, authorization: None });
                 return;
             }
             status => {
@@ -505,7 +583,16 @@ impl State {
     fn new(now: Now, trunk: &Trunk, locals: &Locals) -> State {
         let uris = trunk.uris.iter().map(|text| Line::new(now, text, locals)).collect();
         let (name, since) = (trunk.name.clone(), now.wall);
-        State { name, uris, calls: 0, up: true, since, because: "not asked yet".into(), registration: None }
+        State {
+            name,
+            uris,
+            calls: 0,
+            up: true,
+            known: false,
+            since,
+            because: "not asked yet".into(),
+            registration: None,
+        }
     }
 }
 
@@ -518,8 +605,7 @@ impl Line {
         let transport_used = transport.unwrap_or(Transport::Udp);
         let address = ip.map(|ip| SocketAddr::new(ip, port.unwrap_or(transport_used.default_port())));
         let flow = address.and_then(|a| locals.flow_to(transport_used, a));
-        let addresses = flow.map(|flow| Address { flow, health: Health::Unknown, due: now.mono, asked: false });
-        let addresses = addresses.into_iter().collect();
+        let addresses = flow.map(|flow| Address::new(now, flow)).into_iter().collect();
         Line { text: text.clone(), host, port, transport, addresses, resolve_at: now.mono, query: None }
     }
 
@@ -533,12 +619,54 @@ impl Line {
     }
 }
 
+impl Address {
+    fn new(now: Now, flow: Flow) -> Address {
+        let (health, due) = (Health::Unknown, now.mono);
+        Address { flow, health, due, asked: false, round: 0, answers: false, lived: false }
+    }
+
+    fn heard(&mut self, now: Now, sign: Sign<'_>) {
+        let was_down = self.health.is_down();
+        let was_surely_down = matches!(self.health, Health::Down { surely: true, .. });
+        let down = |because: &str, surely| Health::Down { because: because.to_owned(), surely };
+        self.health = match sign {
+            Sign::Answered | Sign::Lives => Health::Up,
+            Sign::Closed(because) | Sign::Refused(because) => down(because, true),
+            Sign::Failed(because) => down(because, false),
+            Sign::Silent if self.answers => down("no answer to OPTIONS", true),
+            // Nothing but a call can tell whether somebody is there (again) who does not answer OPTIONS.
+            Sign::Silent => match std::mem::replace(&mut self.health, Health::Unknown) {
+                Health::Unknown | Health::Down { surely: true, .. } => Health::Silent,
+                Health::Down { .. } if self.lived => Health::Silent,
+                same => same,
+            },
+        };
+        match sign {
+            Sign::Answered | Sign::Closed(_) => self.answers = true,
+            // It lives and yet its OPTIONS are not answered: they prove nothing until one is.
+            Sign::Lives if was_surely_down => self.answers = false,
+            Sign::Lives | Sign::Silent | Sign::Refused(_) | Sign::Failed(_) => {}
+        }
+        self.lived |= matches!(sign, Sign::Answered | Sign::Lives | Sign::Closed(_));
+        // A call's end does not put off the question that may bring the address back.
+        if !(was_down && matches!(sign, Sign::Failed(_))) {
+            self.asked = false;
+            self.due = now.mono + if self.health.is_down() { PROBE_DOWN } else { PROBE_UP };
+        }
+    }
+}
+
 impl Health {
+    fn is_down(&self) -> bool {
+        matches!(self, Health::Down { .. })
+    }
+
     fn words(&self) -> String {
         match self {
             Health::Unknown => "not asked yet".to_owned(),
+            Health::Silent => "does not answer OPTIONS, calls are tried".to_owned(),
             Health::Up => "up".to_owned(),
-            Health::Down(because) => format!("down: {because}"),
+            Health::Down { because, .. } => format!("down: {because}"),
         }
     }
 }
@@ -554,12 +682,20 @@ impl Registration {
             asked: false,
             state: Registered::NotYet,
             challenged: 0,
+            expires: REGISTER_EXPIRES,
+            raised: 0,
         }
+    }
+
+    /// What to ask for after a 423 (RFC 3261 10.2.8), if it makes sense to ask again.
+    fn may_raise(&self, msg: &Message) -> Option<u32> {
+        let least = msg.seconds(Name::MinExpires)?;
+        (self.raised < REGISTER_RAISES && least > self.expires && least <= REGISTER_EXPIRES_MAX).then_some(least)
     }
 
     fn begin(&mut self, _now: Now) {
         self.asked = true;
-        self.challenged = 0;
+        (self.challenged, self.raised) = (0, 0);
         self.seq += 1;
     }
 
@@ -616,5 +752,119 @@ impl Purposes {
     /// It is over.
     pub fn take(&mut self, number: u32) -> Option<Purpose> {
         self.open.remove(&number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REMOTE: [&str; 2] = ["203.0.113.1:5060", "203.0.113.2:5060"];
+
+    fn trunks(addresses: usize) -> Trunks {
+        let node = crate::directory::Node::new("n", "office.example");
+        let mut directory = Directory::empty(node);
+        let mut trunk = Trunk::new("t", &format!("sip:{}", REMOTE[0]));
+        trunk.uris = REMOTE[..addresses].iter().map(|a| format!("sip:{a}").into()).collect();
+        directory.trunks = vec![trunk];
+        let locals = Locals(vec![(Transport::Udp, "192.0.2.1:5060".parse().expect("an address"))]);
+        let mut trunks = Trunks::default();
+        trunks.configure(Now::default(), &directory, &mut Rng::from_number(1), &locals);
+        trunks
+    }
+
+    fn remote(i: usize) -> SocketAddr {
+        REMOTE[i].parse().expect("an address")
+    }
+
+    #[test]
+    fn silence_counts_against_those_who_have_answered() {
+        use Sign::{Answered, Closed, Failed, Lives, Refused, Silent};
+        let rows: &[(&str, &[Sign<'_>], bool, &str)] = &[
+            ("nothing yet", &[], true, "not asked yet"),
+            ("never answers", &[Silent, Silent], true, "does not answer OPTIONS, calls are tried"),
+            ("answered before", &[Answered, Silent], false, "down: no answer to OPTIONS"),
+            ("answered 503", &[Closed("503 Full")], false, "down: 503 Full"),
+            ("and is back", &[Answered, Silent, Answered], true, "up"),
+            ("calls, no OPTIONS", &[Silent, Lives, Silent], true, "up"),
+            ("refuses", &[Refused("gone")], false, "down: gone"),
+            ("refused, then silent", &[Refused("gone"), Silent], true, "does not answer OPTIONS, calls are tried"),
+            ("failed only", &[Failed("no")], true, "down: no; tried all the same, never heard of"),
+            ("lived, failed", &[Lives, Failed("no")], false, "down: no"),
+            ("one more try", &[Lives, Failed("no"), Silent], true, "does not answer OPTIONS, calls are tried"),
+            ("OPTIONS stopped, calls go on", &[Answered, Silent, Lives, Silent], true, "up"),
+            ("and OPTIONS again", &[Answered, Silent, Lives, Answered, Silent], false, "down: no answer to OPTIONS"),
+        ];
+        for (what, signs, up, because) in rows {
+            let mut trunks = trunks(1);
+            trunks.judge(Now::default(), 0, &mut Vec::new());
+            for sign in *signs {
+                trunks.health(Now::default(), 0, remote(0), *sign, &mut Vec::new());
+            }
+            let view = trunks.view(Now::default(), 0).expect("there is one");
+            assert_eq!((trunks.is_up("t"), view.because.as_str()), (*up, *because), "{what}");
+            assert_eq!(trunks.places("t").len(), 1, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_down_is_tried_last() {
+        let mut trunks = trunks(2);
+        let order = |t: &Trunks| t.places("t").iter().map(|p| p.0.remote).collect::<Vec<_>>();
+        assert_eq!(order(&trunks), [remote(0), remote(1)]);
+        for sign in [Sign::Answered, Sign::Silent] {
+            trunks.health(Now::default(), 0, remote(0), sign, &mut Vec::new());
+        }
+        assert_eq!((order(&trunks), trunks.is_up("t")), (vec![remote(1), remote(0)], true));
+        trunks.health(Now::default(), 0, remote(1), Sign::Failed("no"), &mut Vec::new());
+        assert!(!trunks.is_up("t"));
+        trunks.called_us(Now::default(), "t", remote(1).ip(), &mut Vec::new());
+        assert_eq!((order(&trunks), trunks.is_up("t")), (vec![remote(1), remote(0)], true));
+    }
+
+    #[test]
+    fn an_old_question_that_runs_out_of_time_says_nothing() {
+        let mut trunks = trunks(1);
+        let mut wants = Vec::new();
+        let mut asked = |trunks: &mut Trunks, at: Duration| {
+            let now = Now { mono: Now::default().mono + at, ..Now::default() };
+            wants.clear();
+            trunks.tick(now, &mut wants);
+            let purpose = wants.iter().find_map(|w| match w {
+                Want::Send { purpose, .. } => Some(*purpose),
+                _ => None,
+            });
+            (now, purpose)
+        };
+        let (now, first) = asked(&mut trunks, Duration::ZERO);
+        trunks.health(now, 0, remote(0), Sign::Answered, &mut Vec::new());
+        let (now, second) = asked(&mut trunks, PROBE_UP);
+        assert!(first.is_some() && second.is_some() && first != second);
+        trunks.unanswered(now, first.expect("asked"), false, &mut Vec::new());
+        assert!(trunks.is_up("t"));
+        trunks.unanswered(now, second.expect("asked"), false, &mut Vec::new());
+        assert!(!trunks.is_up("t"));
+    }
+
+    #[test]
+    fn a_registrar_may_raise_its_wish_within_bounds() {
+        let answer = |least: &str| {
+            let text = format!(
+                "SIP/2.0 423 Interval Too Brief\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\n\
+                 To: <sip:a@h>;tag=2\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\n{least}Content-Length: 0\r\n\r\n"
+            );
+            Message::parse(Bytes::from(text)).expect("the test writes it well")
+        };
+        let rows = [
+            ("Min-Expires: 1800\r\n", 0, Some(1800)),
+            ("Min-Expires: 1800\r\n", REGISTER_RAISES, None),
+            ("Min-Expires: 600\r\n", 0, None),
+            ("Min-Expires: 90000\r\n", 0, None),
+            ("", 0, None),
+        ];
+        for (least, raised, want) in rows {
+            let registration = Registration { raised, ..Registration::new(Now::default(), &mut Rng::from_number(1)) };
+            assert_eq!(registration.may_raise(&answer(least)), want, "{least} {raised}");
+        }
     }
 }

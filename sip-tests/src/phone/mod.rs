@@ -72,6 +72,10 @@ pub struct Habit {
     pub timer: bool,
     /// It wants sessions of at least so many seconds.
     pub min_se: u32,
+    /// It wants registrations of at least so many seconds (423).
+    pub min_expires: u64,
+    /// It does not answer OPTIONS.
+    pub deaf_to_options: bool,
     /// It does not answer CANCEL.
     pub deaf_to_cancel: bool,
     /// It sends no ACK.
@@ -94,6 +98,8 @@ impl Default for Habit {
             challenge: None,
             timer: true,
             min_se: 0,
+            min_expires: 0,
+            deaf_to_options: false,
             deaf_to_cancel: false,
             no_ack: false,
             formats: vec![(8, "PCMA/8000".into()), (0, "PCMU/8000".into()), (101, "telephone-event/8000".into())],
@@ -140,6 +146,8 @@ pub enum Act {
     Again,
     /// Sends a request as it stands, with a Via of its own.
     Raw(Box<Msg>),
+    /// The INVITE of its last call once more, as if by another proxy: another branch, else the same.
+    InviteByAnotherWay,
     /// Falls silent, or speaks again.
     Speak(bool),
 }
@@ -468,7 +476,15 @@ impl Phone {
                 let mut msg = (**msg).clone();
                 let via = self.via();
                 msg.headers.insert(0, ("Via".into(), via));
-                self.send_request(now, msg, Purpose::Raw, None);
+                match msg.method() {
+                    "ACK" => self.out.push_back(Out::Sip { to: self.id.server, bytes: msg.write() }),
+                    _ => self.send_request(now, msg, Purpose::Raw, None),
+                }
+            }
+            Act::InviteByAnotherWay => {
+                let mut msg = self.calls.last().ok_or_else(|| NotNow("no call yet".into()))?.invite.clone();
+                msg.set("Via", None);
+                return self.act(now, None, &Act::Raw(Box::new(msg)));
             }
             Act::Speak(on) => self.habit.speaks = *on,
         }
@@ -724,6 +740,9 @@ impl Phone {
         if msg.method() == "ACK" {
             return self.ack_arrives(now, &msg);
         }
+        if msg.method() == "OPTIONS" && self.habit.deaf_to_options {
+            return (true, None);
+        }
         if let Some(call) = self.absorb(now, &msg) {
             return (true, call);
         }
@@ -945,6 +964,11 @@ impl Phone {
         }
         let contact = msg.get("Contact").unwrap_or("").to_owned();
         let expires = param(&contact, "expires").or(msg.get("Expires")).and_then(|e| e.parse().ok()).unwrap_or(3600);
+        if expires > 0 && expires < self.habit.min_expires {
+            let least = self.habit.min_expires.to_string();
+            self.reply(now, tx, Msg::response(msg, 423, phrase(423), Some("brief")).with("Min-Expires", least));
+            return;
+        }
         self.registered = (expires > 0).then_some(now + expires * SEC);
         let bare = contact.split(";expires").next().unwrap_or("").to_owned();
         let answer = Msg::response(msg, 200, "OK", Some("reg")).with("Contact", format!("{bare};expires={expires}"));
