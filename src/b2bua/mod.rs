@@ -20,6 +20,7 @@ mod node;
 pub mod ports;
 mod proxy;
 mod trunks;
+mod twice;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -51,6 +52,7 @@ use node::{Due, Node};
 use ports::Ports;
 use proxy::{Proxy, ProxyKey};
 use trunks::{Purposes, Trunks, Want};
+use twice::Twice;
 
 /// What we call ourselves.
 pub(crate) use crate::call::leg::USER_AGENT;
@@ -133,12 +135,16 @@ pub struct Counters {
     pub dropped_unanswerable: u64,
     /// Responses without a transaction.
     pub stray_responses: u64,
-    /// ACKs without a dialog.
+    /// ACKs without a dialog, or from somewhere else.
     pub stray_acks: u64,
     /// Requests within a dialog that we do not have (481).
     pub strangers: u64,
     /// Challenges (401, 407).
     pub challenged: u64,
+    /// INVITEs that came before by another way (482).
+    pub merged: u64,
+    /// INVITEs that went in a circle (482).
+    pub looped: u64,
 }
 
 /// The back-to-back user agent.
@@ -154,6 +160,7 @@ pub struct B2bua {
     legs: Legs,
     proxy: Proxy,
     node: Node,
+    twice: Twice,
     draining: bool,
     next_worker: u16,
     counters: Counters,
@@ -180,6 +187,7 @@ impl B2bua {
     pub fn new(directory: Arc<Directory>, settings: Settings, seed: [u8; 32]) -> B2bua {
         let mut rng = Rng::new(seed);
         let tx = Layer::new(&mut rng, settings.engine, settings.timing, settings.transactions);
+        let twice = Twice::new(&mut rng);
         let locals = Locals(settings.listen.clone());
         let mut trunks = Trunks::default();
         trunks.configure(Now::default(), &directory, &mut rng, &locals);
@@ -211,6 +219,7 @@ impl B2bua {
             legs,
             proxy: Proxy::default(),
             node,
+            twice,
             draining: false,
             next_worker: 0,
             counters: Counters::default(),
@@ -359,11 +368,12 @@ impl B2bua {
                 self.tell(key, event);
             }
             Output::Cancel { .. } => {}
-            Output::Ack { msg, flow: _ } => {
+            Output::Ack { msg, flow } => {
                 let directory = self.node.directory.clone();
                 let key = msg.to_tag().and_then(leg::leg_of);
-                let leg = key.and_then(|key| self.legs.get_mut(key)).filter(|leg| leg.owns(&msg));
-                let Some(leg) = leg else {
+                let leg = key.and_then(|key| self.legs.get(key)).filter(|leg| leg.owns(&msg));
+                let key = leg.filter(|leg| self.may_speak(leg.key, &leg.peer, &flow)).map(|leg| leg.key);
+                let Some(leg) = key.and_then(|key| self.legs.get_mut(key)) else {
                     self.counters.stray_acks += 1;
                     return;
                 };
@@ -699,10 +709,17 @@ impl B2bua {
             return self.refuse(key, flow, &msg, &Refusal::status(503).with(Name::RetryAfter, "10"));
         }
         let max_forwards = msg.max_forwards().unwrap_or(70);
-        let looped = msg.values(Name::Via).skip(1).any(|via| self.is_our_via(via));
+        let (tx, calls) = (&self.tx, &self.calls);
+        let merged = self.twice.is_merged(&msg, |key| tx.flow_of(key).is_some());
+        let pair = opening.trunk.as_ref().filter(|_| opening.identity.user.bytes().any(|b| b.is_ascii_digit()));
+        let pair = pair.map(|trunk| self.twice.pair(trunk, &opening.identity.user, &opening.called.number));
+        let circle = pair.is_some_and(|pair| self.twice.is_circle(pair, |key| is_live(calls, key)));
+        let looped = circle || msg.values(Name::Via).skip(1).any(|via| self.is_our_via(via));
+        self.counters.merged += u64::from(merged);
+        self.counters.looped += u64::from(looped && !merged);
         let refusal = match () {
             () if msg.contact().is_none() => Some(Refusal::new(400, "Missing Contact")),
-            () if looped => Some(Refusal::status(482)),
+            () if merged || looped => Some(Refusal::status(482)),
             () if max_forwards == 0 => Some(Refusal::status(483)),
             () => leg::too_short(&msg).map(|min_se| Refusal::status(422).with(Name::MinSe, min_se.to_string())),
         };
@@ -718,7 +735,13 @@ impl B2bua {
         // an answer that is lost but once.
         let trying = Writer::answer(&msg, flow.remote, 100, "Trying", None).finish();
         self.tx.respond(self.node.now.mono, key, 100, trying, &mut self.said);
-        self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed);
+        let tx = &self.tx;
+        self.twice.took(&msg, key, self.calls.len(), |key| tx.flow_of(key).is_some());
+        let call = self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed);
+        if let Some(pair) = pair {
+            let calls = &self.calls;
+            self.twice.began(pair, call, calls.len(), |key| is_live(calls, key));
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -731,7 +754,7 @@ impl B2bua {
         max_forwards: u8,
         offer: Option<(Session, bytes::Bytes)>,
         relayed: bool,
-    ) {
+    ) -> CallKey {
         self.counters.calls += 1;
         let directory = self.node.directory.clone();
         let plan = policy::plan(&opening.question, &directory);
@@ -771,6 +794,7 @@ impl B2bua {
             true => call.no_port(legs, cx),
             false => call.start(legs, cx),
         });
+        call_key
     }
 
     /// A phone, a trunk, or a stranger (INTERFACE, "Who is calling").
@@ -858,6 +882,10 @@ struct Who {
     called: Called,
     identity: Identity,
     trunk: Option<Label>,
+}
+
+fn is_live(calls: &SlotMap<CallKey, Call>, key: CallKey) -> bool {
+    calls.get(key).is_some_and(|call| !call.is_closing())
 }
 
 enum Stranger {

@@ -1,0 +1,143 @@
+//! Calls that reach us twice: one INVITE by two ways (RFC 3261 8.2.2.2), and our own calls that come back to us in a circle.
+//!
+//! A loop through other back-to-back user agents leaves no trace in what arrives: neither our Via nor our Call-ID, and often
+//! not even Max-Forwards comes back. What does is the pair of numbers, so that is what is counted, for each trunk.
+
+use smallvec::SmallVec;
+
+use crate::base::{Map, Rng, map};
+use crate::call::CallKey;
+use crate::sip::Message;
+use crate::transaction::ServerKey;
+
+/// Calls at once that one trunk may bring for the same pair of caller's and called number.
+pub const SAME_PAIR: usize = 10;
+/// Entries that a table may hold beyond twice the calls there are before what is over is cleared out.
+const SLACK: usize = 64;
+
+/// INVITEs that may come twice. Keys are seeded hashes, since what is hashed comes from the network. What is over is cleared
+/// out when a table has grown to twice the calls there are.
+#[derive(Debug)]
+pub struct Twice {
+    hasher: ahash::RandomState,
+    /// By Call-ID, From tag and CSeq.
+    invites: Map<u64, ServerKey>,
+    /// By trunk, caller's and called number.
+    pairs: Map<u64, SmallVec<[CallKey; 1]>>,
+}
+
+/// A trunk, the caller's and the called number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pair(u64);
+
+impl Twice {
+    /// Nothing is known.
+    pub fn new(rng: &mut Rng) -> Twice {
+        Twice { hasher: rng.hasher(), invites: map(), pairs: map() }
+    }
+
+    /// Whether the INVITE is one that came before by another way and is still under way. `open`: whether a transaction is.
+    pub fn is_merged(&self, msg: &Message, open: impl Fn(ServerKey) -> bool) -> bool {
+        self.invites.get(&self.invite(msg)).is_some_and(|key| open(*key))
+    }
+
+    /// An INVITE is taken. `calls`: how many there are.
+    pub fn took(&mut self, msg: &Message, key: ServerKey, calls: usize, open: impl Fn(ServerKey) -> bool) {
+        if self.invites.len() >= 2 * calls + SLACK {
+            self.invites.retain(|_, key| open(*key));
+        }
+        self.invites.insert(self.invite(msg), key);
+    }
+
+    /// The pair for [`Twice::is_circle`].
+    pub fn pair(&self, trunk: &str, caller: &str, called: &str) -> Pair {
+        Pair(self.hasher.hash_one((trunk, caller, called)))
+    }
+
+    /// Whether the pair has as many calls as it may. `live`: whether a call is still one.
+    pub fn is_circle(&mut self, pair: Pair, live: impl Fn(CallKey) -> bool) -> bool {
+        let Some(calls) = self.pairs.get_mut(&pair.0) else { return false };
+        calls.retain(|key| live(*key));
+        calls.len() >= SAME_PAIR
+    }
+
+    /// The pair has a call more. `calls`: how many there are.
+    pub fn began(&mut self, pair: Pair, key: CallKey, calls: usize, live: impl Fn(CallKey) -> bool) {
+        if self.pairs.len() >= 2 * calls + SLACK {
+            self.pairs.retain(|_, calls| calls.iter().any(|key| live(*key)));
+        }
+        self.pairs.entry(pair.0).or_default().push(key);
+    }
+
+    fn invite(&self, msg: &Message) -> u64 {
+        self.hasher.hash_one((msg.call_id(), msg.from_tag(), msg.cseq().seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use slotmap::SlotMap;
+
+    use super::*;
+
+    fn invite(call_id: &str, tag: &str, seq: u32) -> Message {
+        let text = format!(
+            "INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag={tag}\r\nTo: <sip:b@h>\r\n\
+             Call-ID: {call_id}\r\nCSeq: {seq} INVITE\r\nContent-Length: 0\r\n\r\n"
+        );
+        Message::parse(Bytes::from(text)).expect("the test writes it well")
+    }
+
+    #[test]
+    fn an_invite_is_merged_only_with_itself_and_while_it_is_open() {
+        let mut keys: SlotMap<ServerKey, ()> = SlotMap::with_key();
+        let mut twice = Twice::new(&mut Rng::from_number(1));
+        let key = keys.insert(());
+        twice.took(&invite("c", "1", 7), key, 0, |k| keys.contains_key(k));
+        for (call_id, tag, seq, merged) in
+            [("c", "1", 7, true), ("d", "1", 7, false), ("c", "2", 7, false), ("c", "1", 8, false)]
+        {
+            assert_eq!(
+                twice.is_merged(&invite(call_id, tag, seq), |k| keys.contains_key(k)),
+                merged,
+                "{call_id} {tag}"
+            );
+        }
+        keys.remove(key);
+        assert!(!twice.is_merged(&invite("c", "1", 7), |k| keys.contains_key(k)));
+    }
+
+    #[test]
+    fn the_tables_stay_within_their_bound() {
+        let mut keys: SlotMap<ServerKey, ()> = SlotMap::with_key();
+        let mut calls: SlotMap<CallKey, ()> = SlotMap::with_key();
+        let mut twice = Twice::new(&mut Rng::from_number(1));
+        for i in 0..1000 {
+            let (key, call) = (keys.insert(()), calls.insert(()));
+            twice.took(&invite(&i.to_string(), "1", 1), key, 1, |k| keys.contains_key(k));
+            let pair = twice.pair("t", &i.to_string(), "b");
+            twice.began(pair, call, 1, |k| calls.contains_key(k));
+            assert!(twice.invites.len() <= SLACK + 2 && twice.pairs.len() <= SLACK + 2);
+            keys.remove(key);
+            calls.remove(call);
+        }
+    }
+
+    #[test]
+    fn a_pair_has_so_many_calls_at_once_and_no_more() {
+        let mut calls: SlotMap<CallKey, ()> = SlotMap::with_key();
+        let mut twice = Twice::new(&mut Rng::from_number(1));
+        let (pair, other) = (twice.pair("t", "a", "b"), twice.pair("t", "a", "c"));
+        let mut last = None;
+        for _ in 0..SAME_PAIR {
+            assert!(!twice.is_circle(pair, |k| calls.contains_key(k)));
+            let key = calls.insert(());
+            twice.began(pair, key, calls.len(), |k| calls.contains_key(k));
+            last = Some(key);
+        }
+        assert!(twice.is_circle(pair, |k| calls.contains_key(k)) && !twice.is_circle(other, |_| true));
+        last.map(|key| calls.remove(key));
+        assert!(!twice.is_circle(pair, |k| calls.contains_key(k)));
+    }
+}
