@@ -32,7 +32,7 @@ use crate::sip::{Flow, Message, Method, Name, Refusal, Writer, phrase};
 use crate::transaction::{ClientKey, Failure, Output, ServerKey};
 
 /// Methods that we take part in, as Allow says them.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, MESSAGE, REGISTER";
+pub use crate::sip::door::ALLOW;
 /// What we call ourselves.
 pub const USER_AGENT: &str = concat!("strowger/", env!("CARGO_PKG_VERSION"));
 /// An address of a trunk that says nothing at all to an INVITE for so long is given up, and the next one tried.

@@ -6,9 +6,8 @@ use super::message::{Message, Refusal};
 use super::name::{Method, Name};
 use super::uri::Scheme;
 
-/// The methods that we answer, as an Allow header has them.
-pub const ALLOW: &str =
-    "INVITE, ACK, BYE, CANCEL, REGISTER, OPTIONS, INFO, UPDATE, PRACK, SUBSCRIBE, NOTIFY, REFER, MESSAGE";
+/// The methods that we take, as an Allow header has them.
+pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, MESSAGE, REGISTER";
 /// The option tags that may stand in Require.
 pub const SUPPORTED: &[&str] = &["timer", "path"];
 /// The body type of calls, as an Accept header has it.
