@@ -1440,7 +1440,10 @@ fn refuse(cx: &mut Cx<'_>, key: ServerKey, flow: Flow, msg: &Message, refusal: &
 fn next(cx: &Cx<'_>, dialog: &Dialog, peer: &Peer, flow: Flow) -> Flow {
     let lost = flow.transport.reliable() && flow.conn == 0;
     match peer {
-        Peer::Extension(number) if lost => cx.switch.reach(number).unwrap_or(flow),
+        // Another phone of the same person is not this one.
+        Peer::Extension(number) if lost => {
+            cx.switch.reach(number).filter(|now| now.remote.ip() == flow.remote.ip()).unwrap_or(flow)
+        }
         Peer::Extension(_) => flow,
         Peer::Trunk { .. } if flow.transport.reliable() && !lost => flow,
         Peer::Trunk { .. } => {
