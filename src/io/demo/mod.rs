@@ -140,7 +140,8 @@ pub enum DemoError {
 /// Plays the day; true: every call did what it says. Results go to `out`, talk to standard error.
 pub fn run(options: Options, out: &mut dyn Write, colour: bool) -> Result<bool, DemoError> {
     let mut rng = Rng::new(super::seed()?);
-    let dir = std::env::temp_dir().join(format!("strowger-demo-{}", std::process::id()));
+    // One of its own for each play: what an earlier one left is not to be found again.
+    let dir = std::env::temp_dir().join(format!("strowger-demo-{:08x}", rng.bits32()));
     std::fs::create_dir_all(&dir)?;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
     let mut carriers = Vec::new();
