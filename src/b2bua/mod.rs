@@ -736,11 +736,11 @@ impl B2bua {
         let trying = Writer::answer(&msg, flow.remote, 100, "Trying", None).finish();
         self.tx.respond(self.node.now.mono, key, 100, trying, &mut self.said);
         let tx = &self.tx;
-        self.twice.took(&msg, key, self.calls.len(), |key| tx.flow_of(key).is_some());
+        self.twice.took(&msg, key, |key| tx.flow_of(key).is_some());
         let call = self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed);
-        if let Some(pair) = pair {
-            let calls = &self.calls;
-            self.twice.began(pair, call, calls.len(), |key| is_live(calls, key));
+        let calls = &self.calls;
+        if let Some(pair) = pair.filter(|_| calls.get(call).is_some_and(Call::goes_out)) {
+            self.twice.began(pair, call, |key| is_live(calls, key));
         }
     }
 

@@ -455,6 +455,11 @@ impl Call {
         matches!(self.state, State::Closing { recorded: true, .. }) && self.alive.is_empty()
     }
 
+    /// Whether it came in and goes out again through a trunk.
+    pub fn goes_out(&self) -> bool {
+        self.shown.is_some()
+    }
+
     /// `routing`, `ringing`, `talking`, `hold`, `ended`.
     pub fn state_name(&self) -> &'static str {
         match &self.state {
