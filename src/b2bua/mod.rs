@@ -630,7 +630,14 @@ impl B2bua {
                     self.counters.strangers += 1;
                     return self.refuse(key, flow, &msg, &Refusal::status(481));
                 }
-                (Verdict::Challenge { .. }, _) => return self.challenge(key, flow, &msg, &verdict),
+                // Whoever knows both tags is no flood: the answer is kept, so that a repetition gets the same one.
+                (Verdict::Challenge { status, .. }, _) => {
+                    self.counters.challenged += 1;
+                    if let Some(bytes) = self.node.registrar.refuse(&flow, &msg, &verdict) {
+                        self.tx.respond(self.node.now.mono, key, *status, bytes, &mut self.said);
+                    }
+                    return;
+                }
             }
         }
         let Some(leg) = self.legs.get_mut(leg_key) else { return };

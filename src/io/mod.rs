@@ -150,6 +150,10 @@ struct Fixed {
 
 /// Brings a server up: binds, opens the store, starts every thread. What it returns is ready for messages.
 pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    bring_up(config, clock, false)
+}
+
+fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, StartError> {
     let started = clock.mono();
     let metrics = Metrics::new();
     let lock = claim(&config.data_dir)?;
@@ -221,10 +225,6 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     inlet.steer(Input::Event(Event::Restore(bindings)));
     let engine = Engine::new(core, world, listeners.udp, inlet.clone(), clock.clone(), metrics.clone())
         .map_err(StartError::system("create an epoll"))?;
-    let engine = std::thread::Builder::new()
-        .name("engine".into())
-        .spawn(move || engine.run())
-        .map_err(StartError::system("start the engine"))?;
 
     let fixed = Fixed {
         path: config.path.clone(),
@@ -254,10 +254,17 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
             tracing::error!(%error, "the command line cannot reach this server: no socket at {}", socket.display());
         }
     }
-    // Questions are answered already; a call needs ports, and nobody is told that we are ready before there are some.
+    // The engine reads nothing before a call can be taken and, as a daemon, a signal be heard: who gets an answer may count on both.
     if config.directory.media.relay == Relay::Always && first_ports.recv_timeout(PORTS).is_err() {
         tracing::error!("no RTP port of [media] ports can be bound: calls are refused with 503");
     }
+    if daemon {
+        obey_signals(&runtime, &handle).map_err(StartError::system("listen for signals"))?;
+    }
+    let engine = std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || engine.run())
+        .map_err(StartError::system("start the engine"))?;
     let running = Running { handle, engine: Some(engine), runtime: Some(runtime), steering, _lock: lock };
     let took = (running.handle.0.clock.mono() - started).as_millis();
     tracing::info!(
@@ -272,8 +279,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
 /// The daemon: runs until it is told to stop by SIGTERM or SIGINT, or drained; SIGHUP reloads.
 pub fn serve(config: Config) -> Result<(), StartError> {
     raise_descriptors();
-    let running = start(config, Clock::new())?;
-    running.obey_signals().map_err(StartError::system("listen for signals"))?;
+    let running = bring_up(config, Clock::new(), true)?;
     systemd(&[sd_notify::NotifyState::Ready]);
     let mut draining = false;
     loop {
@@ -308,7 +314,8 @@ impl Running {
 
     /// Waits for SIGINT, SIGTERM or [`Handle::stop`].
     pub fn until_stopped(&self) {
-        if let Err(error) = self.obey_signals() {
+        let heard = self.runtime.as_ref().map_or(Ok(()), |runtime| obey_signals(runtime, &self.handle));
+        if let Err(error) = heard {
             tracing::error!(%error, "cannot listen for signals");
         }
         while !matches!(self.steering.recv(), Ok(Steer::Stop) | Err(_)) {}
@@ -382,22 +389,6 @@ impl Running {
             }
         }
         systemd(&[sd_notify::NotifyState::Ready]);
-    }
-
-    fn obey_signals(&self) -> io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Some(runtime) = &self.runtime else { return Ok(()) };
-        let _inside = runtime.enter();
-        let kinds = [
-            (SignalKind::terminate(), Steer::Stop),
-            (SignalKind::interrupt(), Steer::Stop),
-            (SignalKind::hangup(), Steer::Reload),
-        ];
-        for (kind, what) in kinds {
-            let (mut signals, steer) = (signal(kind)?, self.handle.0.steer.clone());
-            tokio::spawn(async move { while signals.recv().await.is_some() && steer.send(what).is_ok() {} });
-        }
-        Ok(())
     }
 }
 
@@ -621,4 +612,19 @@ fn reloading() -> Vec<sd_notify::NotifyState<'static>> {
     let mut state = vec![sd_notify::NotifyState::Reloading];
     state.extend(sd_notify::NotifyState::monotonic_usec_now().ok());
     state
+}
+
+fn obey_signals(runtime: &tokio::runtime::Runtime, handle: &Handle) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let _inside = runtime.enter();
+    let kinds = [
+        (SignalKind::terminate(), Steer::Stop),
+        (SignalKind::interrupt(), Steer::Stop),
+        (SignalKind::hangup(), Steer::Reload),
+    ];
+    for (kind, what) in kinds {
+        let (mut signals, steer) = (signal(kind)?, handle.0.steer.clone());
+        tokio::spawn(async move { while signals.recv().await.is_some() && steer.send(what).is_ok() {} });
+    }
+    Ok(())
 }
