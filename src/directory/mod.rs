@@ -1,6 +1,8 @@
-//! What the operator configured: trunks, numbers, extensions, queues, routes. Immutable; a reload makes a new one and
-//! swaps it whole. `io::config` builds it from TOML; nothing here reads files or knows of calls in progress.
+//! What the operator configured: trunks, numbers, extensions, queues, routes; and what was imported: contacts. Immutable; a
+//! reload or an import makes a new one and swaps it whole. `io::config` builds it from TOML, `io::import` from CSV; nothing
+//! here reads files or knows of calls in progress.
 
+pub mod contacts;
 pub mod number;
 
 use std::fmt;
@@ -11,13 +13,14 @@ use std::time::Duration;
 use crate::base::{Map, map};
 use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;
+pub use contacts::{Contact, Contacts};
 pub use number::E164;
 
 /// The name of something the operator named: a trunk, a queue, a route. Cheap to keep and to copy.
 pub type Label = Arc<str>;
 
 /// The whole configuration as the core needs it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Directory {
     /// This node.
     pub node: Node,
@@ -45,12 +48,14 @@ pub struct Directory {
     pub routes: Vec<Route>,
     /// What phones dial.
     pub dial: Dial,
+    /// Customers, as they were imported. Not the configuration's: a reload keeps them.
+    pub contacts: Arc<Contacts>,
     /// What the file names and this version does not do yet, a line each; printed once at start-up.
     pub not_yet: Vec<String>,
     index: Index,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Index {
     extension: Map<Label, usize>,
     number: Map<E164, usize>,
@@ -75,6 +80,7 @@ impl Directory {
             branches: Vec::new(),
             routes: Vec::new(),
             dial: Dial::default(),
+            contacts: Arc::default(),
             not_yet: Vec::new(),
             index: Index { extension: map(), number: map(), trunk: map(), queue: map() },
         }
