@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use strowger::directory::{
     CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Label, Listen, MediaPolicy, Node, Number,
-    NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When,
+    NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When, calendar,
 };
 use strowger::sip::digest::Algorithm;
 use strowger::sip::transport::Transport;
@@ -44,7 +44,7 @@ fn plain() -> Directory {
         domains: vec![DOMAIN.into()],
         digest: vec![Algorithm::Md5, Algorithm::Sha256],
         country: "RU".into(),
-        timezone: "Asia/Yekaterinburg".into(),
+        zone: calendar::zone("Asia/Yekaterinburg").expect("it is in the bundle"),
     };
     let mut d = Directory::empty(node);
     let server: SocketAddr = SERVER.parse().expect("an address");

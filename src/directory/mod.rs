@@ -2,6 +2,7 @@
 //! reload or an import makes a new one and swaps it whole. `io::config` builds it from TOML, `io::import` from CSV; nothing
 //! here reads files or knows of calls in progress.
 
+pub mod calendar;
 pub mod contacts;
 pub mod number;
 
@@ -10,9 +11,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
 use crate::base::{Map, map};
 use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;
+pub use calendar::Calendar;
 pub use contacts::{Contact, Contacts};
 pub use number::E164;
 
@@ -42,6 +47,8 @@ pub struct Directory {
     pub extensions: Vec<Extension>,
     /// Queues, in file order.
     pub queues: Vec<Queue>,
+    /// Opening hours, in file order.
+    pub calendars: Vec<Calendar>,
     /// Offices, in file order.
     pub branches: Vec<Branch>,
     /// Routes, in file order.
@@ -77,6 +84,7 @@ impl Directory {
             numbers: Vec::new(),
             extensions: Vec::new(),
             queues: Vec::new(),
+            calendars: Vec::new(),
             branches: Vec::new(),
             routes: Vec::new(),
             dial: Dial::default(),
@@ -117,6 +125,19 @@ impl Directory {
         self.index.queue.get(name).map(|&i| &self.queues[i])
     }
 
+    /// The calendar with this name.
+    pub fn calendar(&self, name: &str) -> Option<&Calendar> {
+        self.calendars.iter().find(|c| &*c.name == name)
+    }
+
+    /// Calendars that lack a production calendar although it is time for one, a line each.
+    pub fn missing_years(&self, today: Date) -> Vec<String> {
+        let lacks = |c: &Calendar| {
+            Some(format!("calendar \"{}\" has no production calendar for {}", c.name, c.missing(today)?))
+        };
+        self.calendars.iter().filter_map(lacks).collect()
+    }
+
     /// The branch with this name.
     pub fn branch(&self, name: &str) -> Option<&Branch> {
         self.branches.iter().find(|b| &*b.name == name)
@@ -134,8 +155,8 @@ pub struct Node {
     pub digest: Vec<Algorithm>,
     /// ISO 3166-1 country whose national numbering plan applies, e.g. `RU`.
     pub country: Label,
-    /// IANA zone.
-    pub timezone: Label,
+    /// Its zone.
+    pub zone: TimeZone,
 }
 
 impl Node {
@@ -146,7 +167,7 @@ impl Node {
             domains: vec![domain.into()],
             digest: vec![Algorithm::Md5, Algorithm::Sha256],
             country: "".into(),
-            timezone: "UTC".into(),
+            zone: TimeZone::UTC,
         }
     }
 }
@@ -443,8 +464,10 @@ pub struct Branch {
     pub name: Label,
     /// ISO 3166-2 region.
     pub region: Option<Label>,
-    /// IANA zone.
-    pub timezone: Option<Label>,
+    /// Its zone: its own, else the node's.
+    pub zone: TimeZone,
+    /// When it is open: the name of a calendar; always if there is none.
+    pub calendar: Option<Label>,
     /// Number its people show, if it says so.
     pub caller_id: Option<E164>,
     /// Where its calls go.

@@ -35,12 +35,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::b2bua::{Ask, B2bua, Event, Notice, QueryId, Save, Settings};
 use crate::base::{Instant, Rng};
-use crate::directory::{Listen, Relay};
+use crate::directory::{Directory, Listen, Relay};
 use crate::media;
 use crate::sip::transport::{Flow, Transport};
 use clock::Clock;
@@ -58,6 +59,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 const RUNTIME: Duration = Duration::from_millis(300);
 /// How long the first RTP ports may take to be bound.
 const PORTS: Duration = Duration::from_secs(2);
+/// How often it is looked whether a production calendar is missing.
+const DAY: Duration = Duration::from_secs(86_400);
 /// How long a question to the core may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -137,6 +140,8 @@ struct Shared {
     started: Instant,
     fixed: Fixed,
     steer: Sender<Steer>,
+    /// What the core decides by, for what is looked at once a day.
+    directory: ArcSwap<Directory>,
 }
 
 /// What a reload compares with, because it needs a restart to change.
@@ -243,6 +248,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
         started,
         fixed,
         steer,
+        directory: ArcSwap::new(config.directory.clone()),
     }));
 
     // Control socket
@@ -282,8 +288,9 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     let running = bring_up(config, Clock::new(), true)?;
     systemd(&[sd_notify::NotifyState::Ready]);
     let mut draining = false;
+    let mut look = running.handle.0.clock.mono() + DAY;
     loop {
-        match running.steering.recv() {
+        match running.steering.recv_timeout(look - running.handle.0.clock.mono()) {
             Ok(Steer::Drain) => {
                 tracing::info!("draining: no new calls, the last one ends the server");
                 systemd(&[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::Status("draining")]);
@@ -293,7 +300,11 @@ pub fn serve(config: Config) -> Result<(), StartError> {
             Ok(Steer::Idle) if draining => break,
             Ok(Steer::Idle) => {}
             Ok(Steer::Reload) => running.reload(),
-            Ok(Steer::Stop) | Err(_) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                look = running.handle.0.clock.mono() + DAY;
+                running.handle.missing_years().iter().for_each(|line| tracing::warn!("{line}"));
+            }
+            Ok(Steer::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     systemd(&[sd_notify::NotifyState::Stopping]);
@@ -476,9 +487,18 @@ impl Handle {
     /// refused whole. Blocks: not for an async thread.
     pub fn reload(&self) -> Result<Vec<String>, config::problem::Report> {
         let new = Config::load(&self.0.fixed.path)?;
-        let notes = self.0.fixed.changed(&new);
+        let mut notes = self.0.fixed.changed(&new);
+        self.0.directory.store(new.directory.clone());
+        notes.extend(self.missing_years());
         self.0.inlet.steer(Input::Event(Event::Directory(new.directory)));
         Ok(notes)
+    }
+
+    /// Calendars that lack the production calendar of this year, or late in it of the next.
+    fn missing_years(&self) -> Vec<String> {
+        let directory = self.0.directory.load();
+        let today = directory.node.zone.to_datetime(self.0.clock.wall().timestamp()).date();
+        directory.missing_years(today)
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn office() -> Directory {
         domains: vec![label("office.example")],
         digest: vec![Algorithm::Md5, Algorithm::Sha256],
         country: label("RU"),
-        timezone: label("UTC"),
+        zone: jiff::tz::TimeZone::UTC,
     });
     directory.listen = [Transport::Udp, Transport::Tcp]
         .map(|transport| Listen { transport, bind: SocketAddr::from(([127, 0, 0, 1], 5060)), advertise: None })

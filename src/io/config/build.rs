@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
+use super::calendar::{self, Years};
 use super::dom::{self, Node, Value};
 use super::problem::Place;
 use super::schema::{self, Named, Need, Section};
@@ -91,6 +94,11 @@ impl<'a> View<'a> {
     }
 }
 
+/// The zone in a table; none where it says none.
+fn zone(v: &View<'_>, key: &str) -> Option<TimeZone> {
+    value::zone(&v.text(key)?).ok()
+}
+
 fn section(name: &str) -> &'static Section {
     schema::sections().find(|s| s.name == name).unwrap_or(&schema::ROOT)
 }
@@ -101,6 +109,8 @@ pub struct Builder<'a> {
     pub root: &'a Node,
     /// Resolved secrets.
     pub secrets: &'a Secrets,
+    /// Production calendars.
+    pub years: &'a Years,
     /// The folder of the file that a place is in.
     pub folder: &'a dyn Fn(Place) -> PathBuf,
     /// Valid, but not in force.
@@ -159,7 +169,7 @@ impl Builder<'_> {
             domains,
             digest: node.texts("digest").iter().map(algorithm).collect(),
             country: node.text("country").unwrap_or_else(|| "RU".into()),
-            timezone: node.text("timezone").unwrap_or_else(|| "UTC".into()),
+            zone: zone(&node, "timezone").unwrap_or(TimeZone::UTC),
         });
         let media = View::of(self.root, "media");
         let relay = if media.text("relay").as_deref() == Some("never") { Relay::Never } else { Relay::Always };
@@ -177,6 +187,8 @@ impl Builder<'_> {
         directory.queues =
             View::all(self.root, "queue").into_iter().filter_map(|v| self.queue(v, &extensions)).collect();
         directory.extensions = extensions;
+        directory.calendars =
+            View::all(self.root, "calendar").into_iter().filter_map(|v| calendar::build(v, self.years)).collect();
         directory.branches = View::all(self.root, "branch").into_iter().filter_map(|v| self.branch(v)).collect();
         directory.routes = View::all(self.root, "route").into_iter().filter_map(|v| self.route(v)).collect();
         directory.dial = dial(&View::of(self.root, "dial"));
@@ -303,7 +315,10 @@ impl Builder<'_> {
         Some(Branch {
             name: v.text("name")?,
             region: v.text("region"),
-            timezone: v.text("timezone"),
+            zone: zone(&v, "timezone")
+                .or_else(|| zone(&View::of(self.root, "node"), "timezone"))
+                .unwrap_or(TimeZone::UTC),
+            calendar: v.text("calendar"),
             caller_id: v.number("caller_id"),
             to,
         })

@@ -220,6 +220,28 @@ fn times(root: &Node, problems: &mut Vec<Problem>) {
             }
         }
     }
+    for except in tables(root, "calendar").iter().flat_map(|c| tables(c, "except")) {
+        let date = |key: &str| except.get(key).and_then(|n| Some((n, value::date(n.text()?).ok()?)));
+        let Some((from, first)) = date("date") else { continue };
+        let until = date("until");
+        if let Some((node, last)) = until
+            && last < first
+        {
+            let problem = Problem::error("config::bad_date", node.at, "these days end before they begin").label("ends");
+            problems.push(problem.other(from.at, "begins").help("put the later day into `until`"));
+            continue;
+        }
+        let length = until.map_or(0, |(_, last)| (last - first).get_days()).min(6);
+        let mut on: Vec<usize> = Vec::new();
+        on.extend((0..=length).map(|i| (first.weekday().to_monday_zero_offset() as i32 + i) as usize % 7));
+        for (node, hours) in texts(except, "hours") {
+            if value::hours_of_a_day(hours).is_ok_and(|(days, _)| !on.iter().any(|d| days[*d])) {
+                let what = format!("`{hours}` names none of these days: {first} is a {:?}", first.weekday());
+                let problem = Problem::error("config::bad_hours", node.at, what).label("other days");
+                problems.push(problem.other(from.at, "begins").help("write the hours alone: \"10:00-14:00\""));
+            }
+        }
+    }
     for turn in tables(root, "duty").iter().flat_map(|d| tables(d, "roster")) {
         let (Some(from), Some(until)) = (turn.get("from"), turn.get("until")) else { continue };
         let instant = |n: &Node| n.text().and_then(|t| value::instant(t).ok());
@@ -265,7 +287,7 @@ fn files(root: &Node, folder: &dyn Fn(Place) -> PathBuf, problems: &mut Vec<Prob
     let calendars = tables(root, "calendar").iter().flat_map(|c| texts(c, "holidays"));
     let numbering = root.get("numbering").into_iter().flat_map(|n| texts(n, "files"));
     for (node, glob) in calendars.chain(numbering) {
-        if matches(&folder(node.at), glob) == 0 {
+        if matching(&folder(node.at), glob).is_empty() {
             let problem = Problem::warning("config::no_match", node.at, format!("no file matches `{glob}`"))
                 .label("nothing there");
             problems.push(problem.help(format!("looked in {}", shown(&folder(node.at)))));
@@ -277,16 +299,20 @@ fn shown(folder: &Path) -> String {
     if folder.as_os_str().is_empty() { "the current folder".to_owned() } else { folder.display().to_string() }
 }
 
-/// How many files match a path whose last part may hold `*`.
-fn matches(folder: &Path, glob: &str) -> usize {
+/// The files that match a path whose last part may hold `*`, in the order of their names.
+pub(super) fn matching(folder: &Path, glob: &str) -> Vec<PathBuf> {
     let path = folder.join(glob);
-    let Some(name) = path.file_name().map(|n| n.to_string_lossy().into_owned()) else { return 0 };
+    let Some(name) = path.file_name().map(|n| n.to_string_lossy().into_owned()) else { return Vec::new() };
     if !name.contains('*') {
-        return usize::from(path.is_file());
+        return if path.is_file() { vec![path] } else { Vec::new() };
     }
-    let Ok(entries) = std::fs::read_dir(path.parent().unwrap_or(folder)) else { return 0 };
-    let found = entries.take(MAX_GLOBBED).filter_map(Result::ok).map(|e| e.file_name().to_string_lossy().into_owned());
-    found.filter(|file| glob_fits(&name, file)).count()
+    // A bare file name has the empty parent, which is the current folder.
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
+    let fits = |path: &PathBuf| path.file_name().is_some_and(|n| glob_fits(&name, &n.to_string_lossy()));
+    let mut found: Vec<PathBuf> = entries.take(MAX_GLOBBED).filter_map(|e| Some(e.ok()?.path())).filter(fits).collect();
+    found.sort();
+    found
 }
 
 /// `*` stands for any characters.

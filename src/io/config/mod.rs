@@ -6,6 +6,7 @@
 //! whatever the file holds.
 
 mod build;
+mod calendar;
 mod check;
 mod defaults;
 mod dom;
@@ -25,6 +26,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::Date;
+
+use super::clock::Clock;
 use crate::directory::Directory;
 pub use value::duration;
 
@@ -93,14 +97,14 @@ impl Config {
     /// Reads the file and `conf.d/*.toml` beside it.
     pub fn load(path: &Path) -> Result<Config, Report> {
         let texts = files(path).map_err(|problem| Report { sources: Vec::new(), problems: vec![*problem] })?;
-        let mut config = read(texts, &|name| std::env::var(name).ok())?;
+        let mut config = read(texts, &|name| std::env::var(name).ok(), today())?;
         config.path = path.to_owned();
         Ok(config)
     }
 
     /// Reads a single text as if it stood in the file `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Config, Report> {
-        let mut config = read(vec![(path.to_owned(), text.to_owned())], &|name| std::env::var(name).ok())?;
+        let mut config = read(vec![(path.to_owned(), text.to_owned())], &|name| std::env::var(name).ok(), today())?;
         config.path = path.to_owned();
         Ok(config)
     }
@@ -137,9 +141,10 @@ impl Places {
             dom::merge(&mut root, node, &mut Vec::new());
         }
         let folder = |place: Place| folders.get(usize::from(place.file)).cloned().unwrap_or_default();
-        let secrets = secret::Secrets::new();
+        let (secrets, years) = (secret::Secrets::new(), calendar::Years::new());
         let (data_dir, files) =
-            build::Builder { root: &root, secrets: &secrets, folder: &folder, not_yet: Vec::new() }.places();
+            build::Builder { root: &root, secrets: &secrets, years: &years, folder: &folder, not_yet: Vec::new() }
+                .places();
         let zone = build::View::of(&root, "node").text("timezone").and_then(|t| value::zone(&t).ok());
         Ok(Places {
             socket: data_dir.join(super::api::SOCKET),
@@ -148,6 +153,11 @@ impl Places {
             zone: zone.unwrap_or(jiff::tz::TimeZone::UTC),
         })
     }
+}
+
+/// The day by which a missing production calendar is told, to the nearest zone.
+fn today() -> Date {
+    jiff::tz::TimeZone::UTC.to_datetime(Clock::new().wall().timestamp()).date()
 }
 
 /// Every key with type and default, as a file that is itself a valid configuration.
@@ -191,7 +201,7 @@ fn file(path: &Path) -> Result<String, Box<Problem>> {
 }
 
 /// Reads texts that were read already.
-fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>) -> Result<Config, Report> {
+fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date) -> Result<Config, Report> {
     let mut problems = Vec::new();
     let mut sources = Vec::new();
     let mut broken = Vec::new();
@@ -217,6 +227,7 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>) -> Result<C
     let mut secrets = secret::Secrets::new();
     let mut found = walk.problems;
     check::across(&root, &folder, env, &mut secrets, &mut found);
+    let years = calendar::read(&root, &folder, today, &mut found);
     if !broken.is_empty() {
         // What a slip of syntax swallowed is not missing.
         let swallowed =
@@ -234,7 +245,8 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>) -> Result<C
         return Err(report);
     }
 
-    let mut builder = build::Builder { root: &root, secrets: &secrets, folder: &folder, not_yet: walk.not_yet };
+    let mut builder =
+        build::Builder { root: &root, secrets: &secrets, years: &years, folder: &folder, not_yet: walk.not_yet };
     let mut config = builder.build();
     let mut not_yet = builder.not_yet;
     not_yet.sort();

@@ -89,6 +89,8 @@ pub enum Kind {
     Instant,
     /// `mon-fri 09:00-18:00`.
     Hours,
+    /// `10:00-14:00`, or as `Hours`.
+    HoursOfADay,
     /// `20000-29999`.
     Ports,
     /// `751-759`.
@@ -222,8 +224,7 @@ pub static ROOT: Section = Section {
         optional("caller_id", Kind::Table(&CALLER_ID), "", "which number of ours is shown on outgoing calls"),
         optional("trunk", Kind::Tables(&TRUNK), "", "carriers"),
         optional("number", Kind::Tables(&NUMBER), "", "numbers of ours"),
-        optional("calendar", Kind::Tables(&CALENDAR), "", "opening hours and holidays")
-            .later("checked, but hours and holidays decide nothing yet"),
+        optional("calendar", Kind::Tables(&CALENDAR), "", "opening hours and holidays"),
         optional("branch", Kind::Tables(&BRANCH), "", "offices"),
         optional("extension", Kind::Tables(&EXTENSION), "", "phones and people"),
         optional("queue", Kind::Tables(&QUEUE), "", "queues of callers"),
@@ -499,7 +500,8 @@ static EXCEPT: Section = Section {
     identity: Some("date"),
     keys: &[
         required("date", Kind::Date, "\"2026-12-31\"", "the day"),
-        required("hours", Kind::List(&Kind::Hours), "[]", "its hours; none: closed"),
+        optional("until", Kind::Date, "\"2027-01-10\"", "the last of several days; else the one day"),
+        required("hours", Kind::List(&Kind::HoursOfADay), "[]", "its hours, whatever else is said; none: closed"),
     ],
 };
 
@@ -857,6 +859,7 @@ impl Kind {
             Kind::Date => "YYYY-MM-DD".to_owned(),
             Kind::Instant => "YYYY-MM-DDTHH:MM".to_owned(),
             Kind::Hours => "hours of a week".to_owned(),
+            Kind::HoursOfADay => "hours".to_owned(),
             Kind::Ports => "FIRST-LAST".to_owned(),
             Kind::Park => "FIRST-LAST".to_owned(),
             Kind::Pattern => "digits, +, X for any digit, a final . for more".to_owned(),

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use proptest::prelude::*;
 
 use super::*;
+use crate::directory::calendar::Hours;
 
 /// A small company that is right; the broken ones are made from it. 44 lines.
 const GOOD: &str = r#"schema = 1
@@ -52,6 +53,9 @@ pickup = "*55"
 [dial.in_call]
 record = "*1"
 "#;
+
+/// A day on which no production calendar is missing but those that are.
+const TODAY: Date = Date::constant(2026, 10, 31);
 
 /// What is wrong with a text: code, line, help of each.
 fn wrong(text: &str) -> Vec<(&'static str, usize, String)> {
@@ -112,6 +116,11 @@ fn every_mistake_has_its_code_line_and_hint() {
         (18, "to = \"branch:ekb\"", "config::cycle", 18, "opening hours"),
         (21, "hours = [\"mon-fry 09:00-18:00\"]", "config::bad_hours", 21, "mon-fri"),
         (21, "hours = []\nholidays = [\"nowhere/*.json\"]", "config::no_match", 22, "looked in"),
+        (21, "hours = [\"mon 09:00-09:00\"]", "config::bad_hours", 21, "fri 22:00-06:00"),
+        (21, "hours = []\nexcept = [{ date = \"2026-12-31\", until = \"2026-12-30\", hours = [] }]", "config::bad_date", 22, "later day"),
+        (21, "hours = []\nexcept = [{ date = \"2026-12-31\", hours = [\"fri 10:00-12:00\"] }]", "config::bad_hours", 22, "hours alone"),
+        (21, "hours = []\nexcept = [{ date = \"2026-12-31\", hours = [\"10-12\"] }]", "config::bad_hours", 22, "10:00-14:00"),
+        (21, "hours = []\nholidays = [\"Cargo.toml\"]", "config::bad_calendar", 22, "xmlcalendar.ru"),
         (23, "number = \"122\"", "config::duplicate_number", 28, "another"),
         (23, "number = \"112\"", "config::hides_emergency", 23, "another number"),
         (24, "password = { env = \"X\", default = \"y\", file = \"z\" }", "config::secret", 24, "{ file = "),
@@ -182,9 +191,8 @@ fn defaults_of_secrets_count_on_loopback_only() {
     assert_eq!(wrong(&open).iter().map(|w| (w.0, w.1)).collect::<Vec<_>>(), [("config::default_secret", 29)]);
     let http = text.replace("\"secret121\"", "\"long-enough-for-all\"") + "[http]\nbind = \"0.0.0.0:80\"\n";
     assert_eq!(wrong(&http).iter().map(|w| (w.0, w.1)).collect::<Vec<_>>(), [("config::default_secret", 29)]);
-    let set = read(vec![(PathBuf::new(), open)], &|name| {
-        (name == "STROWGER_NO_SUCH_VARIABLE").then(|| "long-enough-too".to_owned())
-    });
+    let set = |name: &str| (name == "STROWGER_NO_SUCH_VARIABLE").then(|| "long-enough-too".to_owned());
+    let set = read(vec![(PathBuf::new(), open)], &set, TODAY);
     let config = set.expect("a variable that is set counts everywhere");
     assert_eq!(&*config.directory.extension("122").expect("122").password.0, "long-enough-too");
 }
@@ -196,12 +204,12 @@ fn several_files_are_one() {
     let texts = |more: &str| {
         vec![(PathBuf::from("a.toml"), main.to_owned()), (PathBuf::from("conf.d/b.toml"), more.to_owned())]
     };
-    let config = read(texts(more), &|_| None).expect("one configuration");
+    let config = read(texts(more), &|_| None, TODAY).expect("one configuration");
     assert_eq!(
         (config.directory.extensions.len(), &*config.directory.node.country, &*config.directory.node.name),
         (1, "KZ", "a")
     );
-    let report = read(texts("[node]\nname = \"b\"\n"), &|_| None).expect_err("a name that stands twice");
+    let report = read(texts("[node]\nname = \"b\"\n"), &|_| None, TODAY).expect_err("a name that stands twice");
     assert_eq!(
         report.lines().collect::<Vec<_>>(),
         ["conf.d/b.toml:2: config::duplicate_key: `name` stands in two files"]
@@ -220,7 +228,6 @@ fn the_office_is_accepted_as_it_stands() {
         "office.toml:32: [http]: checked, but the HTTP API and the console are not there yet",
         "office.toml:45: [numbering]: checked, but regions are not looked up yet",
         "office.toml:52: `order` of [caller_id]: checked, but only the default number is shown yet",
-        "office.toml:109: [[calendar]] (1): checked, but hours and holidays decide nothing yet",
         "office.toml:143: `mobile` of extension 121: ignored",
         "office.toml:195: `vendor` of extension 601: ignored",
         "office.toml:210: step \"branch:open\" of queue \"sales\": skipped",
@@ -246,6 +253,41 @@ fn the_office_is_accepted_as_it_stands() {
         "office.toml:300: [dial.in_call]: checked, but keys pass through to the other side",
     ];
     assert_eq!(directory.not_yet, want);
+}
+
+#[test]
+fn calendars_of_the_office() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/office.toml");
+    let read = |today| {
+        let text = std::fs::read_to_string(&path).expect("the fixture");
+        read(vec![(path.clone(), text)], &|_| None, today).unwrap_or_else(|r| panic!("{}", r.render(false)))
+    };
+    let years = |config: &Config| {
+        let lines = config.report.lines().filter(|l| l.contains("config::no_year"));
+        lines.map(|l| l.replace(&path.display().to_string(), "office.toml")).collect::<Vec<_>>()
+    };
+    let config = read(TODAY);
+    assert_eq!(years(&config), [""; 0]);
+    let office = config.directory.calendar("office").expect("the calendar");
+    for (branch, utc, hours, because) in [
+        ("ekb", "2026-11-25T15:30:00Z", Hours::Closed, "Wed 20:30 in Asia/Yekaterinburg: after hours (09:00-18:00)"),
+        ("nsk", "2026-11-25T15:30:00Z", Hours::Closed, "Wed 22:30 in Asia/Novosibirsk: after hours (09:00-18:00)"),
+        ("kgd", "2026-11-25T15:30:00Z", Hours::Open, "Wed 17:30 in Europe/Kaliningrad: open (09:00-18:00)"),
+        ("ekb", "2026-11-03T12:30:00Z", Hours::Closed, "after hours (09:00-17:00, shortened day)"),
+        ("ekb", "2026-11-04T06:00:00Z", Hours::Holiday, "2026-11-04 is a day off in the production calendar"),
+        ("ekb", "2026-12-31T06:00:00Z", Hours::Holiday, "closed on 2026-12-31 by an exception of the calendar"),
+    ] {
+        let zone = &config.directory.branch(branch).expect("the branch").zone;
+        let (got, why) = office.at(utc.to_owned().try_into().expect("a stamp"), zone);
+        assert_eq!(got, hours, "{branch} {utc}: {why}");
+        assert!(why.contains(because), "{branch} {utc}: {why}");
+    }
+    // From 1 November next year's production calendar is missed.
+    let late = read(Date::constant(2026, 11, 1));
+    assert_eq!(
+        years(&late),
+        ["office.toml:113: config::no_year: calendar \"office\" has no production calendar for 2027"]
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::directory::calendar::Span;
 use crate::directory::{Cidr, E164};
 
 /// What is wrong with a value, in words.
@@ -13,6 +14,8 @@ pub type Wrong = String;
 
 /// Longest duration that makes sense anywhere here.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
+/// Minutes of a day.
+const DAY: u16 = 1440;
 
 /// `"300ms"`, `"30s"`, `"1h30m"`, `"180d"`; a bare `0`.
 pub fn duration(text: &str) -> Result<Duration, Wrong> {
@@ -351,41 +354,48 @@ pub fn instant(text: &str) -> Result<jiff::civil::DateTime, Wrong> {
     text.parse().ok().filter(|_| shaped).ok_or_else(|| "is not a local date and time".to_owned())
 }
 
-/// Opening hours of a week.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Hours {
-    /// Days, Monday first.
-    pub days: [bool; 7],
-    /// First minute of the day.
-    pub from: u16,
-    /// Minute of the day at which it ends, up to 1440.
-    pub until: u16,
-}
-
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-/// `mon-fri 09:00-18:00`, `sat,sun 10:00-14:00`, `daily 00:00-24:00`.
-pub fn hours(text: &str) -> Result<Hours, Wrong> {
-    let wrong = || "is not opening hours".to_owned();
+/// Days of a week, Monday first.
+pub type Days = [bool; 7];
+
+/// `mon-fri 09:00-18:00`, `sat,sun 10:00-14:00`, `daily 00:00-24:00`, `mon-fri 09:00-13:00,14:00-18:00`, `fri 22:00-06:00`.
+pub fn hours(text: &str) -> Result<(Days, Vec<Span>), Wrong> {
     let mut words = text.split_ascii_whitespace();
-    let (Some(days_text), Some(span), None) = (words.next(), words.next(), words.next()) else { return Err(wrong()) };
+    let (Some(days), Some(hours), None) = (words.next(), words.next(), words.next()) else {
+        return Err("is not opening hours".to_owned());
+    };
     let day = |t: &str| {
         let found = DAYS.iter().position(|d| d.eq_ignore_ascii_case(t));
         found.ok_or_else(|| format!("names the day `{t}`, which is none"))
     };
-    let mut days = [false; 7];
-    for part in days_text.split(',') {
+    let mut on = [false; 7];
+    for part in days.split(',') {
         let (first, last) = match part.split_once('-') {
-            _ if part == "daily" => (0, 6),
+            _ if part.eq_ignore_ascii_case("daily") => (0, 6),
             Some((first, last)) => (day(first)?, day(last)?),
             None => (day(part)?, day(part)?),
         };
         // fri-mon goes over the week's end.
         let length = (last + 7 - first) % 7;
         for i in 0..=length {
-            days[(first + i) % 7] = true;
+            on[(first + i) % 7] = true;
         }
     }
+    Ok((on, spans(hours)?))
+}
+
+/// The same, or hours without days: `10:00-14:00`.
+pub fn hours_of_a_day(text: &str) -> Result<(Days, Vec<Span>), Wrong> {
+    match text.trim() {
+        span if !span.contains(' ') && span.starts_with(|c: char| c.is_ascii_digit()) => Ok(([true; 7], spans(span)?)),
+        _ => hours(text),
+    }
+}
+
+/// `09:00-13:00,14:00-18:00`; what ends before it begins ends on the next day.
+fn spans(text: &str) -> Result<Vec<Span>, Wrong> {
+    let wrong = || "is not opening hours".to_owned();
     let minute = |t: &str| -> Result<u16, Wrong> {
         let (h, m) = t.split_once(':').ok_or_else(wrong)?;
         let two = |s: &str, most: u16| {
@@ -393,16 +403,20 @@ pub fn hours(text: &str) -> Result<Hours, Wrong> {
             s.parse::<u16>().ok().filter(|n| fits && *n <= most)
         };
         match (two(h, 24), two(m, 59)) {
-            (Some(h), Some(m)) if h * 60 + m <= 1440 => Ok(h * 60 + m),
+            (Some(h), Some(m)) if h * 60 + m <= DAY => Ok(h * 60 + m),
             _ => Err(format!("has the time `{t}`, which is none")),
         }
     };
-    let (from, until) = span.split_once('-').ok_or_else(wrong)?;
-    let (from, until) = (minute(from)?, minute(until)?);
-    if until <= from {
-        return Err("ends before it begins".to_owned());
-    }
-    Ok(Hours { days, from, until })
+    let span = |text: &str| {
+        let (from, until) = text.split_once('-').ok_or_else(wrong)?;
+        match (minute(from)?, minute(until)?) {
+            (DAY, _) => Err("begins at 24:00; write 00:00 of the next day".to_owned()),
+            (from, until) if from == until => Err("ends when it begins; a whole day is 00:00-24:00".to_owned()),
+            (from, until) if until < from => Ok(Span { from, until: until + DAY }),
+            (from, until) => Ok(Span { from, until }),
+        }
+    };
+    text.split(',').map(span).collect()
 }
 
 #[cfg(test)]
@@ -480,12 +494,27 @@ mod tests {
 
     #[test]
     fn hours_of_a_week() {
-        let week = hours("mon-fri 09:00-18:00").expect("hours");
-        assert_eq!(week, Hours { days: [true, true, true, true, true, false, false], from: 540, until: 1080 });
-        assert_eq!(hours("fri-mon 00:00-24:00").map(|h| h.days), Ok([true, false, false, false, true, true, true]));
-        for text in
-            ["mon-fri", "mon-fry 09:00-18:00", "mon 18:00-09:00", "mon 9-18", "mon 25:00-26:00", "", "mon 09:00-24:01"]
-        {
+        let span = |from, until| Span { from, until };
+        let workdays = [true, true, true, true, true, false, false];
+        assert_eq!(hours("mon-fri 09:00-18:00"), Ok((workdays, vec![span(540, 1080)])));
+        assert_eq!(hours("Mon-Fri 09:00-13:00,14:00-18:00"), Ok((workdays, vec![span(540, 780), span(840, 1080)])));
+        assert_eq!(hours("sun 22:00-06:00").map(|h| h.1), Ok(vec![span(1320, 1800)]));
+        let weekend = [true, false, false, false, true, true, true];
+        assert_eq!(hours("fri-mon 00:00-24:00"), Ok((weekend, vec![span(0, 1440)])));
+        assert_eq!(hours_of_a_day("10:00-14:00"), Ok(([true; 7], vec![span(600, 840)])));
+        assert_eq!(hours_of_a_day("daily 10:00-14:00"), hours_of_a_day("10:00-14:00"));
+        for text in [
+            "mon-fri",
+            "mon-fry 09:00-18:00",
+            "mon 09:00-09:00",
+            "mon 24:00-06:00",
+            "mon 9-18",
+            "mon 25:00-26:00",
+            "",
+            "mon 09:00-24:01",
+            "10:00-14:00",
+            "mon 09:00-18:00,",
+        ] {
             assert!(hours(text).is_err(), "{text}");
         }
     }

@@ -437,8 +437,13 @@ impl<'a> Walk<'a> {
                 "config::bad_hours",
                 value::hours(text).map(drop),
                 say(
-                    "write e.g. \"mon-fri 09:00-18:00\"; until midnight is 24:00, and over midnight are two: \"fri 22:00-24:00\", \"sat 00:00-06:00\"",
+                    "write e.g. \"mon-fri 09:00-18:00\"; until midnight is 24:00, over midnight is \"fri 22:00-06:00\"",
                 ),
+            ),
+            Kind::HoursOfADay => bad(
+                "config::bad_hours",
+                value::hours_of_a_day(text).map(drop),
+                say("write e.g. \"10:00-14:00\", or with days: \"mon-fri 10:00-14:00\""),
             ),
             Kind::Ports => bad("config::bad_ports", value::ports(text).map(drop), say("write e.g. \"20000-29999\"")),
             Kind::Park => bad("config::bad_value", value::park(text).map(drop), say("write e.g. \"751-759\"")),

@@ -252,9 +252,9 @@ impl Teller<'_> {
     }
 }
 
-/// The server's zone; UTC where this system does not know it.
+/// The server's zone.
 pub fn zone(directory: &Directory) -> jiff::tz::TimeZone {
-    jiff::tz::TimeZone::get(&directory.node.timezone).unwrap_or(jiff::tz::TimeZone::UTC)
+    directory.node.zone.clone()
 }
 
 fn seconds(ms: u64) -> String {
