@@ -240,15 +240,20 @@ fn step(text: &str) -> Option<Step> {
         Some((target, ring)) => (target, Some(duration(ring)?)),
         None => (text, None),
     };
-    let (kind, name) = target.split_once(':')?;
+    let (kind, name) = target.split_once(':').unwrap_or((target, ""));
     let target = match kind {
+        "manager" => Target::Manager,
+        "group" => Target::Group(name.into(), None),
+        "branch" if name == "open" => Target::OpenBranch,
+        "branch" => Target::Branch(name.into()),
+        "duty" => Target::Duty(name.into()),
         "extension" => Target::Extension(name.into()),
         "queue" => Target::Queue(name.into()),
         "number" => Target::Number(name.parse().ok()?),
         "reject" => Target::Reject(name.parse().ok()?),
         _ => Target::NotYet(text.into()),
     };
-    Some(Step { target, ring, record: None })
+    Some(Step { ring, ..Step::to(target) })
 }
 
 /// `250ms`, `20s`, `2m`.

@@ -764,7 +764,7 @@ impl B2bua {
     ) -> CallKey {
         self.counters.calls += 1;
         let directory = self.node.directory.clone();
-        let plan = policy::plan(&opening.question, &directory);
+        let plan = policy::plan(&opening.question, &directory, self.node.now.wall);
         let direction = match (plan.kind, &opening.trunk) {
             (_, Some(_)) => Direction::In,
             (Kind::Out, None) => Direction::Out,
@@ -772,7 +772,7 @@ impl B2bua {
         };
         let worker = self.next_worker;
         self.next_worker = (self.next_worker + 1) % self.settings.workers.max(1);
-        let Who { peer, caller, called, identity, trunk, question: _ } = opening;
+        let Who { peer, caller, called, identity, trunk, question: ask } = opening;
         let mut no_port = false;
         let call_key = self.calls.insert_with_key(|call_key| {
             let mut cx = cx!(self, directory);
@@ -782,8 +782,19 @@ impl B2bua {
                 leg
             });
             cx.tx.set_user(key, Owner::Leg(a));
-            let parts =
-                Opening { key: call_key, direction, caller, called, identity, trunk, a, plan, max_forwards, worker };
+            let parts = Opening {
+                key: call_key,
+                direction,
+                caller,
+                called,
+                identity,
+                trunk,
+                a,
+                ask,
+                plan,
+                max_forwards,
+                worker,
+            };
             let call = Call::new(parts, &mut cx);
             if let (Some((session, body)), Some(leg)) = (&offer, self.legs.get_mut(a))
                 && let Some(end) = leg.end.as_mut()
@@ -859,7 +870,7 @@ impl B2bua {
         let number_text: Label = text.as_str().into();
         Some(Who {
             peer: Peer::Trunk { trunk: trunk.name.clone(), number: number_text },
-            question: Question::In { trunk: trunk.name.clone(), number },
+            question: Question::In { trunk: trunk.name.clone(), number, caller, anonymous: hidden || caller.is_none() },
             caller: Caller { number: Some(text.clone()).filter(|_| !hidden), name: name.clone(), ..Caller::default() },
             called: called_number(directory, number),
             identity: Identity { name, user: text, hidden },

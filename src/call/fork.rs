@@ -10,7 +10,7 @@ use super::leg::{Dial, Event, Leg, Peer};
 use super::record::{By, Direction, PhaseKind};
 use super::{Call, Cause, Connected, Cx, ELSEWHERE, Final, LegKey, Legs, NO_PORT, Place, Ringing, State};
 use crate::directory::Target;
-use crate::policy::{self, Branch, Fork, Kind};
+use crate::policy::{self, Branch, Fork, Kind, MAX_STAGES};
 use crate::sdp::Session;
 use crate::sip::phrase;
 
@@ -24,13 +24,17 @@ impl Call {
     pub(super) fn next_stage(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
         loop {
             let State::Ringing(ringing) = &mut self.state else { return };
-            ringing.stage = None;
+            // A stage that was skipped is no stage that was tried.
+            ringing.tried.extend(ringing.stage.take().map(|done| done.target));
             ringing.stage_ends = None;
             let Some(stage) = ringing.stages.pop_front() else { return self.nobody(legs, cx) };
             ringing.stage_ends = Some(cx.now.mono + stage.wait.max(stage.ring));
             ringing.stage = Some(stage);
             if self.next_round(legs, cx) {
                 return;
+            }
+            if let State::Ringing(ringing) = &mut self.state {
+                ringing.stage = None;
             }
         }
     }
@@ -44,8 +48,21 @@ impl Call {
         }
         let Some(stage) = &ringing.stage else { return false };
         let round_ends = (cx.now.mono + stage.ring).min(ringing.stage_ends.unwrap_or(cx.now.mono + stage.ring));
-        let fork = policy::fork(stage, cx.directory, &*cx.switch, &ringing.spent, &mut self.plan.why);
-        match fork {
+        let moment = policy::Moment {
+            ask: &self.ask,
+            directory: cx.directory,
+            live: &*cx.switch,
+            at: cx.now.wall,
+            tried: &ringing.tried,
+            spent: &ringing.spent,
+        };
+        match policy::fork(stage, &moment, &mut self.plan.why) {
+            Fork::Through(stages) => {
+                ringing.tried.push(stage.target.clone());
+                let room = MAX_STAGES.saturating_sub(ringing.stages.len());
+                stages.into_iter().take(room).rev().for_each(|stage| ringing.stages.push_front(stage));
+                false
+            }
             Fork::Refuse(status) => {
                 self.refuse(legs, cx, status, crate::sip::phrase(status), None, Cause::Refused);
                 true

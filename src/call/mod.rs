@@ -30,9 +30,9 @@ use slotmap::{SlotMap, new_key_type};
 use smallvec::SmallVec;
 
 use crate::base::{Instant, Now, Rng, Wall};
-use crate::directory::{Directory, Label, Relay};
+use crate::directory::{Directory, Label, Relay, Target};
 use crate::media::{self, Port, Recorded, RecordingId};
-use crate::policy::{self, Branch, Plan, Stage};
+use crate::policy::{self, Ask, Branch, Plan, Stage};
 use crate::sip::transport::Flow;
 use crate::transaction::timing::Timing;
 use crate::transaction::{self, Layer};
@@ -152,6 +152,7 @@ pub struct Call {
     /// Phases.
     pub journey: Journey,
     state: State,
+    ask: Ask,
     plan: Plan,
     identity: leg::Identity,
     max_forwards: u8,
@@ -169,7 +170,7 @@ pub struct Call {
 
 #[derive(Debug)]
 enum State {
-    Ringing(Ringing),
+    Ringing(Box<Ringing>),
     Connected(Connected),
     Closing { until: Instant, recorded: bool },
 }
@@ -188,6 +189,8 @@ struct Ringing {
     /// Places of the present branch still to be tried (a trunk's addresses).
     places: VecDeque<Place>,
     legs: SmallVec<[LegKey; 4]>,
+    /// Targets that the call went through.
+    tried: Vec<Target>,
     /// Extensions that rejected this call.
     spent: Vec<Label>,
     /// Best final answer so far (RFC 3261 16.7).
@@ -295,7 +298,9 @@ pub struct Opening {
     pub trunk: Option<Label>,
     /// The caller's leg.
     pub a: LegKey,
-    /// What policy says.
+    /// Who asked for what.
+    pub ask: Ask,
+    /// What policy says to that.
     pub plan: Plan,
     /// Hops left.
     pub max_forwards: u8,
@@ -306,7 +311,8 @@ pub struct Opening {
 impl Call {
     /// A call begins; the caller's leg stands already. Follow with [`Call::start`].
     pub fn new(opening: Opening, cx: &mut Cx<'_>) -> Call {
-        let Opening { key, direction, caller, called, identity, trunk, a, mut plan, max_forwards, worker } = opening;
+        let Opening { key, direction, caller, called, identity, trunk, a, ask, mut plan, max_forwards, worker } =
+            opening;
         let journey = Journey::begin(cx.now, "the call arrived");
         let stages = VecDeque::from(std::mem::take(&mut plan.stages));
         Call {
@@ -321,7 +327,8 @@ impl Call {
             worker,
             a,
             journey,
-            state: State::Ringing(Ringing { stages, ..Ringing::default() }),
+            state: State::Ringing(Box::new(Ringing { stages, ..Ringing::default() })),
+            ask,
             plan,
             identity,
             max_forwards,

@@ -5,6 +5,7 @@
 pub mod calendar;
 pub mod contacts;
 pub mod number;
+mod route;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,7 @@ use crate::sip::transport::Transport;
 pub use calendar::Calendar;
 pub use contacts::{Contact, Contacts};
 pub use number::E164;
+pub use route::{Branch, CallerPattern, Dealer, Duty, Route, Step, Target, Turn, When};
 
 /// The name of something the operator named: a trunk, a queue, a route. Cheap to keep and to copy.
 pub type Label = Arc<str>;
@@ -51,6 +53,10 @@ pub struct Directory {
     pub calendars: Vec<Calendar>,
     /// Offices, in file order.
     pub branches: Vec<Branch>,
+    /// Partners who take calls, in file order.
+    pub dealers: Vec<Dealer>,
+    /// Duty rosters, in file order.
+    pub duties: Vec<Duty>,
     /// Routes, in file order.
     pub routes: Vec<Route>,
     /// What phones dial.
@@ -86,6 +92,8 @@ impl Directory {
             queues: Vec::new(),
             calendars: Vec::new(),
             branches: Vec::new(),
+            dealers: Vec::new(),
+            duties: Vec::new(),
             routes: Vec::new(),
             dial: Dial::default(),
             contacts: Arc::default(),
@@ -141,6 +149,24 @@ impl Directory {
     /// The branch with this name.
     pub fn branch(&self, name: &str) -> Option<&Branch> {
         self.branches.iter().find(|b| &*b.name == name)
+    }
+
+    /// The dealer with this name.
+    pub fn dealer(&self, name: &str) -> Option<&Dealer> {
+        self.dealers.iter().find(|d| &*d.name == name)
+    }
+
+    /// The duty roster with this name.
+    pub fn duty(&self, name: &str) -> Option<&Duty> {
+        self.duties.iter().find(|d| &*d.name == name)
+    }
+
+    /// The members of a group, in file order; only those in `branch` if it is named. Loudspeaker phones are in no group that
+    /// answers calls.
+    pub fn members<'a>(&'a self, group: &'a str, branch: Option<&'a str>) -> impl Iterator<Item = &'a Extension> {
+        self.extensions.iter().filter(move |e| {
+            !e.paging && e.groups.iter().any(|g| **g == *group) && branch.is_none_or(|b| e.branch.as_deref() == Some(b))
+        })
     }
 }
 
@@ -455,96 +481,6 @@ pub enum Strategy {
     LongestIdle,
     /// In turn (not yet in force: rings all).
     RoundRobin,
-}
-
-/// `[[branch]]`.
-#[derive(Clone, Debug)]
-pub struct Branch {
-    /// Name.
-    pub name: Label,
-    /// ISO 3166-2 region.
-    pub region: Option<Label>,
-    /// Its zone: its own, else the node's.
-    pub zone: TimeZone,
-    /// When it is open: the name of a calendar; always if there is none.
-    pub calendar: Option<Label>,
-    /// Number its people show, if it says so.
-    pub caller_id: Option<E164>,
-    /// Where its calls go.
-    pub to: Vec<Step>,
-}
-
-/// `[[route]]`.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Name.
-    pub name: Label,
-    /// When it holds.
-    pub when: When,
-    /// Steps, in order.
-    pub to: Vec<Step>,
-    /// Whether its calls are recorded, if it says so.
-    pub record: Option<Recording>,
-}
-
-impl Route {
-    /// A route for every call, to one target.
-    pub fn new(name: &str, target: Target) -> Route {
-        let step = Step { target, ring: None, record: None };
-        Route { name: name.into(), when: When::default(), to: vec![step], record: None }
-    }
-}
-
-/// `when` of a route, as far as it is in force.
-#[derive(Clone, Default, Debug)]
-pub struct When {
-    /// Any of these numbers was called; empty: any number.
-    pub number: Vec<E164>,
-    /// The call came by any of these trunks; empty: any.
-    pub trunk: Vec<Label>,
-    /// Keys that this version cannot answer: the route never matches, and the trail says so.
-    pub not_yet: Vec<Label>,
-}
-
-/// A step of a route.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// Where.
-    pub target: Target,
-    /// How long it rings.
-    pub ring: Option<Duration>,
-    /// Whether calls answered there are recorded, if it says so.
-    pub record: Option<Recording>,
-}
-
-/// A target. What a later version does is `NotYet`, in the operator's own words.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Target {
-    /// `extension:121`.
-    Extension(Label),
-    /// `queue:sales`.
-    Queue(Label),
-    /// `number:+7912…`, out through a trunk.
-    Number(E164),
-    /// An emergency number that a phone dialled, sent as it is.
-    Emergency(Label),
-    /// `reject:486`.
-    Reject(u16),
-    /// Valid, but not in force: skipped.
-    NotYet(Label),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Target::Extension(n) => write!(f, "extension:{n}"),
-            Target::Queue(n) => write!(f, "queue:{n}"),
-            Target::Number(n) => write!(f, "number:{n}"),
-            Target::Emergency(n) => write!(f, "emergency:{n}"),
-            Target::Reject(n) => write!(f, "reject:{n}"),
-            Target::NotYet(words) => f.write_str(words),
-        }
-    }
 }
 
 /// `[dial]`.

@@ -36,6 +36,18 @@ impl E164 {
         self.0.to_string()
     }
 
+    /// The digits as one number.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+
+    /// Whether the digits begin with those of `head`; 0 stands for no digits.
+    pub fn begins_with(self, head: u64) -> bool {
+        let length = |n: u64| n.checked_ilog10().map_or(0, |n| n + 1);
+        let rest = length(self.0).checked_sub(length(head));
+        rest.is_some_and(|rest| head == 0 || self.0 / 10u64.pow(rest) == head)
+    }
+
     /// Whether the number belongs to the plan of `country` (ISO 3166-1); unknown countries own nothing.
     pub fn is_of(self, country: &str) -> bool {
         let digits = self.digits();

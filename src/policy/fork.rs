@@ -1,7 +1,11 @@
 //! From a stage to branches: who is rung right now, who is not, and why.
 
-use super::{Live, Stage, Why};
-use crate::directory::{Directory, E164, Label, Target, Trunk};
+use jiff::tz::TimeZone;
+
+use super::caller::Ends;
+use super::rule::{listed, stages};
+use super::{Live, Moment, Stage, Why};
+use crate::directory::{self, Directory, E164, Label, Step, Target, Trunk};
 
 /// One branch to ring.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,45 +24,70 @@ pub enum Branch {
 }
 
 /// What a stage comes to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Fork {
     /// These ring at once.
     Parallel(Vec<Branch>),
     /// These are tried one after the other, the next only if one could not take the call at all.
     Serial(Vec<Branch>),
+    /// The stage leads on to these, which come in its place.
+    Through(Vec<Stage>),
     /// The stage answers the call with this status.
     Refuse(u16),
     /// Nobody to ring; what an outgoing call gets if nothing else comes of it.
     Skip(u16),
 }
 
-/// Branches of a stage. `spent` are extensions that were tried in this call and are not to be rung again (they rejected
-/// it); `shown` is the original caller, for calls that go out again.
-pub fn fork(stage: &Stage, directory: &Directory, live: &dyn Live, spent: &[Label], why: &mut Vec<Why>) -> Fork {
+/// What a stage comes to at this moment.
+pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
+    let Moment { directory, live, .. } = *moment;
     let rule = stage.target.to_string();
+    let skip = |why: &mut Vec<Why>, because: &str, status: u16| {
+        why.push(Why::new(rule.clone(), format!("skipped: {because}")));
+        Fork::Skip(status)
+    };
+    if moment.tried.contains(&stage.target) {
+        return skip(why, "tried in this call already", 480);
+    }
     match &stage.target {
-        Target::Extension(number) => match free(directory, live, number, spent, false) {
+        Target::Extension(number) => match free(moment, number, false) {
             Ok(()) => Fork::Parallel(vec![Branch::Extension(number.clone())]),
-            Err((status, because)) => {
-                why.push(Why::new(rule, format!("skipped: {because}")));
-                Fork::Skip(status)
-            }
+            Err((status, because)) => skip(why, because, status),
         },
         Target::Queue(name) => {
-            let mut branches = Vec::new();
             let agents = directory.queue(name).map(|q| q.agents.as_slice()).unwrap_or_default();
-            for agent in agents {
-                match free(directory, live, agent, spent, true) {
-                    Ok(()) => branches.push(Branch::Extension(agent.clone())),
-                    Err((_, because)) => why.push(Why::new(rule.clone(), format!("{agent} not rung: {because}"))),
+            everyone(moment, &rule, agents.iter(), "no agent can be rung", why)
+        }
+        Target::Group(name, branch) => {
+            let members = directory.members(name, branch.as_deref()).map(|e| &e.number);
+            everyone(moment, &rule, members, "no member can be rung", why)
+        }
+        Target::Branch(name) => match directory.branch(name) {
+            None => skip(why, "there is no such branch", 404),
+            Some(branch) if branch.to.is_empty() => skip(why, "the branch has no `to`", 480),
+            Some(branch) => through(stage, moment, &branch.to, &rule, "open", why),
+        },
+        Target::OpenBranch => match open_branch(moment) {
+            Some((branch, because)) => {
+                let next = Target::Branch(branch.name.clone());
+                why.push(Why::new(rule, format!("{next}: {because}")));
+                Fork::Through(vec![stage.leading_to(next)])
+            }
+            None => skip(why, "no branch is open that was not tried", 480),
+        },
+        Target::Duty(name) => match directory.duty(name) {
+            None => skip(why, "there is no such duty", 404),
+            Some(duty) => {
+                let turn = duty.roster.iter().find(|t| t.from <= moment.at && moment.at < t.until);
+                match (turn, duty.otherwise.is_empty()) {
+                    (Some(turn), _) => through(stage, moment, &turn.to, &rule, "on duty by the roster", why),
+                    (None, false) => {
+                        through(stage, moment, &duty.otherwise, &rule, "the roster names nobody now: otherwise", why)
+                    }
+                    (None, true) => skip(why, "the roster names nobody now", 480),
                 }
             }
-            if branches.is_empty() {
-                why.push(Why::new(rule, "skipped: no agent can be rung"));
-                return Fork::Skip(480);
-            }
-            Fork::Parallel(branches)
-        }
+        },
         Target::Number(number) => {
             outside(directory, live, &rule, why, |trunk| written(directory, trunk, *number), false)
         }
@@ -67,20 +96,73 @@ pub fn fork(stage: &Stage, directory: &Directory, live: &dyn Live, spent: &[Labe
             why.push(Why::new(rule, "the call is refused"));
             Fork::Refuse(*status)
         }
-        Target::NotYet(words) => {
-            why.push(Why::new(words.to_string(), "skipped: not yet in force"));
-            Fork::Skip(480)
+        Target::Manager | Target::Dealer(_) | Target::NearestDealer | Target::NotYet(_) => {
+            skip(why, "not yet in force", 480)
         }
     }
 }
 
-fn free(
-    directory: &Directory,
-    live: &dyn Live,
-    number: &str,
-    spent: &[Label],
-    queued: bool,
-) -> Result<(), (u16, &'static str)> {
+/// The caller's branch if it is open, else the open one whose clocks differ least from there, and why. Branches whose every
+/// step was tried count as tried.
+fn open_branch<'a>(moment: &Moment<'a>) -> Option<(&'a directory::Branch, String)> {
+    let Moment { ask, directory, at, tried, .. } = *moment;
+    let used_up = |b: &directory::Branch| {
+        tried.contains(&Target::Branch(b.name.clone())) || b.to.iter().all(|step| tried.contains(&step.target))
+    };
+    let own = Ends::of(ask, directory).branch();
+    if let Some((branch, because)) = own.filter(|(branch, _)| !used_up(branch)) {
+        return Some((branch, because.to_owned()));
+    }
+    let offset = |zone: &TimeZone| zone.to_offset(at.timestamp()).seconds();
+    let here = offset(own.map_or(&directory.node.zone, |(branch, _)| &branch.zone));
+    let away = |b: &&directory::Branch| (offset(&b.zone) - here).abs();
+    let others = directory.branches.iter().filter(|b| own.is_none_or(|(own, _)| own.name != b.name) && !used_up(b));
+    let nearest = others.min_by_key(away)?;
+    Some((nearest, format!("the nearest that is open, {} away", apart(away(&nearest)))))
+}
+
+/// A difference of clocks in words.
+fn apart(seconds: i32) -> String {
+    match (seconds / 3600, seconds % 3600 / 60) {
+        (0, 0) => "no time".to_owned(),
+        (hours, 0) => format!("{hours} h"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// A stage that leads on to the steps of something else.
+fn through(stage: &Stage, moment: &Moment<'_>, steps: &[Step], rule: &str, because: &str, why: &mut Vec<Why>) -> Fork {
+    let stages = stages(moment.directory, steps, Some(stage));
+    let targets: Vec<&Target> = stages.iter().map(|s| &s.target).collect();
+    why.push(Why::new(rule, format!("{because}: {}", listed(&targets).replace(" or ", ", then "))));
+    Fork::Through(stages)
+}
+
+/// All of these who are free, nobody twice.
+fn everyone<'a>(
+    moment: &Moment<'_>,
+    rule: &str,
+    numbers: impl Iterator<Item = &'a Label>,
+    nobody: &str,
+    why: &mut Vec<Why>,
+) -> Fork {
+    let mut branches: Vec<Branch> = Vec::new();
+    for number in numbers {
+        match free(moment, number, true) {
+            Ok(()) => branches.push(Branch::Extension(number.clone())),
+            Err((_, because)) => why.push(Why::new(rule, format!("{number} not rung: {because}"))),
+        }
+    }
+    if branches.is_empty() {
+        why.push(Why::new(rule, format!("skipped: {nobody}")));
+        return Fork::Skip(480);
+    }
+    Fork::Parallel(branches)
+}
+
+fn free(moment: &Moment<'_>, number: &str, queued: bool) -> Result<(), (u16, &'static str)> {
+    let Moment { directory, live, spent, .. } = *moment;
     let Some(extension) = directory.extension(number) else { return Err((404, "no such extension")) };
     let calls = live.calls(number);
     if spent.iter().any(|s| **s == *number) {

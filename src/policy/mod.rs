@@ -4,8 +4,10 @@
 //! because who is free may have changed since, and names the branches to ring. Both give their reasons ([`Why`]), and the
 //! call's record keeps them. Nothing here waits, takes a permit, or sends.
 //!
-//! In force: routes by number and trunk, extensions, ring-all queues, outside numbers, classes of service.
+//! In force: routes by number, trunk, campaign and caller; extensions, groups, ring-all queues, branches, duty rosters, outside
+//! numbers; classes of service.
 
+mod caller;
 mod fork;
 mod rule;
 
@@ -13,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::Wall;
 use crate::directory::{Directory, E164, Label, Recording, Target};
 
 pub use fork::{Branch, Fork, fork};
@@ -43,6 +46,10 @@ pub enum Ask {
         trunk: Label,
         /// For which number.
         number: E164,
+        /// From which number, as far as it is one.
+        caller: Option<E164>,
+        /// The caller wants the number withheld from people; calls are routed by it all the same.
+        anonymous: bool,
     },
     /// A phone dialled something.
     Dialled {
@@ -63,6 +70,23 @@ pub trait Live {
     fn trunk_up(&self, trunk: &str) -> bool;
     /// How many calls the trunk carries.
     fn trunk_calls(&self, trunk: &str) -> u32;
+}
+
+/// All that the choice of branches depends on when a stage begins.
+#[derive(Clone, Copy)]
+pub struct Moment<'a> {
+    /// Who asked for what.
+    pub ask: &'a Ask,
+    /// The configuration.
+    pub directory: &'a Directory,
+    /// What is so.
+    pub live: &'a dyn Live,
+    /// When.
+    pub at: Wall,
+    /// Targets that this call went through already; they are skipped, so that no circle is endless.
+    pub tried: &'a [Target],
+    /// Extensions that are not to be rung again in this call: they rejected it, or could not be reached.
+    pub spent: &'a [Label],
 }
 
 /// What kind of call it is.
@@ -111,8 +135,43 @@ pub struct Stage {
     pub ring: Duration,
     /// How long rounds are repeated; zero: one round.
     pub wait: Duration,
+    /// What the step said of `ring`; steps that it leads to ring as long, unless they say otherwise.
+    pub limit: Option<Duration>,
+    /// How much later it rings.
+    pub after: Duration,
+    /// Whether who answers must confirm, if it says so.
+    pub confirm: Option<bool>,
+    /// Shown before the caller's name.
+    pub caller_name: Option<Label>,
     /// Whether calls answered here are recorded, if it says so.
     pub record: Option<bool>,
+    /// `play:` answers the call first.
+    pub answer: bool,
+    /// Callers from these regions go past it.
+    pub except_regions: Vec<Label>,
+}
+
+impl Stage {
+    /// A stage that says nothing but where and how long.
+    pub fn new(target: Target, ring: Duration) -> Stage {
+        Stage {
+            target,
+            ring,
+            wait: Duration::ZERO,
+            limit: None,
+            after: Duration::ZERO,
+            confirm: None,
+            caller_name: None,
+            record: None,
+            answer: false,
+            except_regions: Vec::new(),
+        }
+    }
+
+    /// The stage with another target.
+    fn leading_to(&self, target: Target) -> Stage {
+        Stage { target, after: Duration::ZERO, except_regions: Vec::new(), ..self.clone() }
+    }
 }
 
 /// How long a step rings that does not say.

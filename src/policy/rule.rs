@@ -1,100 +1,180 @@
 //! From a question to a plan: the first route whose `when` holds, or what a phone dialled.
 
+use super::caller::Ends;
 use super::{Ask, Kind, MAX_STAGES, Plan, RING, RING_DIALLED, Refuse, Stage, Why, recorded};
+use crate::base::Wall;
 use crate::directory::number::fits;
-use crate::directory::{Class, Directory, E164, Extension, Label, Queue, Recording, Route, Step, Target};
+use crate::directory::{Class, Directory, E164, Extension, Label, Recording, Route, Step, Target};
 
-/// The plan for a call.
-pub fn plan(ask: &Ask, directory: &Directory) -> Plan {
+/// Routes that were not taken and might have been, at most; they stand in the trail with their reason.
+const MAX_MISSED: usize = 16;
+
+/// The plan for a call that comes in at this instant.
+pub fn plan(ask: &Ask, directory: &Directory, at: Wall) -> Plan {
     match ask {
-        Ask::In { trunk, number } => incoming(directory, Some(trunk), *number),
-        Ask::Dialled { extension, text } => dialled(directory, extension, text),
+        Ask::In { number, .. } => incoming(&Ends::of(ask, directory), directory, *number, at),
+        Ask::Dialled { extension, text } => dialled(ask, directory, extension, text, at),
     }
 }
 
-fn incoming(directory: &Directory, trunk: Option<&Label>, number: E164) -> Plan {
+fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, _at: Wall) -> Plan {
     let mut why = Vec::new();
+    let mut missed = 0;
     for route in &directory.routes {
-        match holds(route, trunk, number) {
+        match holds(route, ends, number) {
             Ok(because) => {
+                if missed > MAX_MISSED {
+                    why.push(Why::new("routes", format!("{} more did not hold", missed - MAX_MISSED)));
+                }
                 why.push(Why::new(format!("route \"{}\"", route.name), because));
-                let mut stages = Vec::new();
-                route.to.iter().for_each(|step| stage(directory, step, &mut stages, 0));
                 return Plan {
                     kind: Kind::In,
                     route: Some(route.name.clone()),
-                    stages,
+                    stages: stages(directory, &route.to, None),
                     refuse: None,
                     record: recorded(directory, route.record),
                     why,
                 };
             }
-            Err(because) => why.push(Why::new(format!("route \"{}\"", route.name), because)),
+            Err(Missed::Line) => {}
+            Err(Missed::Because(because)) => {
+                missed += 1;
+                if missed <= MAX_MISSED {
+                    why.push(Why::new(format!("route \"{}\"", route.name), because));
+                }
+            }
         }
     }
     why.push(Why::new("routes", format!("no route holds for {number}")));
     refuse(Kind::In, 480, "Temporarily Unavailable", why)
 }
 
-fn holds(route: &Route, trunk: Option<&Label>, number: E164) -> Result<String, String> {
-    let when = &route.when;
-    if let Some(key) = when.not_yet.first() {
-        return Err(format!("skipped: its `{key}` is not yet in force"));
-    }
-    if !when.number.is_empty() && !when.number.contains(&number) {
-        return Err(format!("not taken: {number} is not its number"));
-    }
-    if !when.trunk.is_empty() && !trunk.is_some_and(|t| when.trunk.contains(t)) {
-        return Err("not taken: the call did not come by its trunk".to_owned());
-    }
-    Ok(match (when.number.is_empty(), when.trunk.is_empty()) {
-        (true, true) => "taken: it has no condition".to_owned(),
-        (false, _) => format!("taken: {number} was called"),
-        (true, false) => "taken: the call came by its trunk".to_owned(),
-    })
+/// Why a route does not hold.
+enum Missed {
+    /// It is for other lines: another number, trunk or campaign. Nobody would have expected it.
+    Line,
+    /// For this caller or at this time.
+    Because(String),
 }
 
-fn stage(directory: &Directory, step: &Step, stages: &mut Vec<Stage>, depth: u8) {
+fn holds(route: &Route, ends: &Ends<'_>, number: E164) -> Result<String, Missed> {
+    let when = &route.when;
+    let own = ends.number;
+    let any = |list: &[Label], value: Option<&Label>| list.is_empty() || value.is_some_and(|v| list.contains(v));
+    if (!when.number.is_empty() && !when.number.contains(&number))
+        || !any(&when.trunk, ends.trunk)
+        || !any(&when.campaign, own.and_then(|n| n.campaign.as_ref()))
+    {
+        return Err(Missed::Line);
+    }
+    let not = |because: String| Missed::Because(format!("not taken: {because}"));
+    if let Some(key) = when.not_yet.first() {
+        return Err(Missed::Because(format!("skipped: its `{key}` is not yet in force")));
+    }
+    if let Some(wanted) = when.anonymous
+        && wanted != ends.anonymous
+    {
+        return Err(not(format!("the caller {}", if wanted { "shows a number" } else { "withholds the number" })));
+    }
+    if !when.caller.is_empty() && !ends.caller.is_some_and(|n| when.caller.iter().any(|p| p.fits(n))) {
+        let patterns = listed(&when.caller);
+        return Err(not(match ends.caller {
+            Some(caller) => format!("the caller {caller} is not {patterns}"),
+            None => format!("the caller has no number that could be {patterns}"),
+        }));
+    }
+    Ok(taken(route, ends, number))
+}
+
+/// Why a route was taken, in words.
+fn taken(route: &Route, ends: &Ends<'_>, number: E164) -> String {
+    let when = &route.when;
+    let mut words = Vec::new();
+    if !when.number.is_empty() {
+        words.push(format!("{number} was called"));
+    }
+    if let Some(trunk) = ends.trunk.filter(|_| !when.trunk.is_empty()) {
+        words.push(format!("the call came by trunk {trunk}"));
+    }
+    if let Some(campaign) = ends.number.and_then(|n| n.campaign.as_ref()).filter(|_| !when.campaign.is_empty()) {
+        words.push(format!("the number belongs to campaign {campaign}"));
+    }
+    match when.anonymous {
+        Some(true) => words.push("the caller withholds the number".to_owned()),
+        Some(false) => words.push("the caller shows a number".to_owned()),
+        None => {}
+    }
+    if let Some(pattern) = ends.caller.and_then(|n| when.caller.iter().find(|p| p.fits(n))) {
+        words.push(format!("the caller's number is {pattern}"));
+    }
+    match words.is_empty() {
+        true => "taken: it has no condition".to_owned(),
+        false => format!("taken: {}", words.join(", ")),
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+pub(super) fn listed<T: std::fmt::Display>(items: &[T]) -> String {
+    let words: Vec<String> = items.iter().map(T::to_string).collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => "nothing".to_owned(),
+    }
+}
+
+/// Stages of a list of steps; what `from` (the stage that led here) said of ringing, confirming, names and recording holds for
+/// those that say nothing themselves.
+pub(super) fn stages(directory: &Directory, steps: &[Step], from: Option<&Stage>) -> Vec<Stage> {
+    let mut stages = Vec::with_capacity(steps.len());
+    steps.iter().for_each(|step| stage(directory, step, from, &mut stages, 0));
+    if let (Some(from), Some(first)) = (from, stages.first_mut()) {
+        first.after += from.after;
+    }
+    stages
+}
+
+fn stage(directory: &Directory, step: &Step, from: Option<&Stage>, stages: &mut Vec<Stage>, depth: u8) {
     // `check` refuses cycles; the depth only guards against a directory that was built by hand.
     if stages.len() >= MAX_STAGES || depth > 8 {
         return;
     }
-    let record = step.record.map(|r| r == Recording::All);
-    let Target::Queue(name) = &step.target else {
-        let ring = step.ring.unwrap_or(RING);
-        stages.push(Stage { target: step.target.clone(), ring, wait: std::time::Duration::ZERO, record });
-        return;
+    let limit = step.ring.or(from.and_then(|f| f.limit));
+    let queue = match &step.target {
+        Target::Queue(name) => directory.queue(name),
+        _ => None,
     };
-    if let Some(queue) = directory.queue(name) {
-        stages.push(queue_stage(queue, step.ring, record));
-        queue.overflow.iter().for_each(|step| stage(directory, step, stages, depth + 1));
-    }
+    stages.push(Stage {
+        target: step.target.clone(),
+        ring: limit.or(queue.map(|q| q.ring)).unwrap_or(RING),
+        wait: queue.and_then(|q| q.wait).unwrap_or_default(),
+        limit,
+        after: step.after,
+        confirm: step.confirm.or(from.and_then(|f| f.confirm)),
+        caller_name: step.caller_name.clone().or_else(|| from.and_then(|f| f.caller_name.clone())),
+        record: step
+            .record
+            .or(queue.and_then(|q| q.record))
+            .map(|r| r == Recording::All)
+            .or(from.and_then(|f| f.record)),
+        answer: step.answer,
+        except_regions: step.except_regions.clone(),
+    });
+    queue.into_iter().flat_map(|q| &q.overflow).for_each(|step| self::stage(directory, step, None, stages, depth + 1));
 }
 
-fn queue_stage(queue: &Queue, ring: Option<std::time::Duration>, record: Option<bool>) -> Stage {
-    Stage {
-        target: Target::Queue(queue.name.clone()),
-        ring: ring.unwrap_or(queue.ring),
-        wait: queue.wait.unwrap_or_default(),
-        record: record.or(queue.record.map(|r| r == Recording::All)),
-    }
-}
-
-fn dialled(directory: &Directory, extension: &Label, text: &str) -> Plan {
+fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text: &str, at: Wall) -> Plan {
     let Some(own) = directory.extension(extension) else {
         return refuse(Kind::Internal, 403, "Forbidden", vec![Why::new("dialled", format!("{extension} is unknown"))]);
     };
     let record = recorded(directory, own.record);
-    let plan = |kind, target: Target, because: String| {
-        let stage = Stage { target, ring: RING_DIALLED, wait: std::time::Duration::ZERO, record: None };
-        Plan {
-            kind,
-            route: None,
-            stages: vec![stage],
-            refuse: None,
-            record,
-            why: vec![Why::new(format!("dialled {text}"), because)],
-        }
+    let plan = |kind, target: Target, because: String| Plan {
+        kind,
+        route: None,
+        stages: vec![Stage::new(target, RING_DIALLED)],
+        refuse: None,
+        record,
+        why: vec![Why::new(format!("dialled {text}"), because)],
     };
     if let Some(other) = directory.extension(text) {
         return plan(Kind::Internal, Target::Extension(other.number.clone()), format!("extension of {}", other.name));
@@ -102,10 +182,10 @@ fn dialled(directory: &Directory, extension: &Label, text: &str) -> Plan {
     if directory.dial.emergency.iter().any(|n| **n == *text) {
         return plan(Kind::Out, Target::Emergency(text.into()), "emergency number".to_owned());
     }
-    if let Some(queue) = directory.queues.iter().find(|q| *q.name == *text || q.number.as_deref() == Some(text)) {
-        let mut stages = vec![queue_stage(queue, None, None)];
-        queue.overflow.iter().for_each(|step| stage(directory, step, &mut stages, 1));
-        let why = vec![Why::new(format!("dialled {text}"), format!("queue {}", queue.name))];
+    if let Some(target) = named(directory, text) {
+        let because = target.to_string();
+        let stages = stages(directory, &[Step::to(target)], None);
+        let why = vec![Why::new(format!("dialled {text}"), because)];
         return Plan { kind: Kind::Internal, route: None, stages, refuse: None, record, why };
     }
     let country = &*directory.node.country;
@@ -119,7 +199,7 @@ fn dialled(directory: &Directory, extension: &Label, text: &str) -> Plan {
         return refuse(Kind::Internal, 404, "Not Found", vec![Why::new(format!("dialled {text}"), because)]);
     };
     if directory.number(number).is_some() {
-        let mut inside = incoming(directory, None, number);
+        let mut inside = incoming(&Ends::of(ask, directory), directory, number, at);
         inside.why.insert(0, Why::new(format!("dialled {text}"), format!("{number} is ours: routed inside")));
         return inside;
     }
@@ -129,6 +209,15 @@ fn dialled(directory: &Directory, extension: &Label, text: &str) -> Plan {
         return refuse(Kind::Out, 403, "Forbidden", vec![Why::new(format!("dialled {text}"), because)]);
     }
     plan(Kind::Out, Target::Number(number), format!("outside number {number}, class {needed} is allowed"))
+}
+
+/// Queues, branches and dealers are SIP users too, by name and by number.
+fn named(directory: &Directory, text: &str) -> Option<Target> {
+    let is = |name: &Label, number: &Option<Label>| **name == *text || number.as_deref() == Some(text);
+    let queue = || directory.queues.iter().find(|q| is(&q.name, &q.number)).map(|q| Target::Queue(q.name.clone()));
+    let branch = || directory.branches.iter().find(|b| is(&b.name, &b.number)).map(|b| Target::Branch(b.name.clone()));
+    let dealer = || directory.dealers.iter().find(|d| is(&d.name, &d.number)).map(|d| Target::Dealer(d.name.clone()));
+    queue().or_else(branch).or_else(dealer)
 }
 
 /// The class that a call to `number` needs.

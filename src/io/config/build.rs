@@ -15,9 +15,11 @@ use super::schema::{self, Named, Need, Section};
 use super::secret::Secrets;
 use super::target::Parsed;
 use super::{Config, Files, Http, MediaPorts, value};
+use crate::base::Wall;
 use crate::directory::{
-    Branch, CallerIdForm, Class, Dial, Directory, E164, Extension, Label, Listen, MediaPolicy, Node as ThisNode,
-    Number, NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When,
+    Branch, CallerIdForm, Class, Dealer, Dial, Directory, Duty, E164, Extension, Label, Listen, MediaPolicy,
+    Node as ThisNode, Number, NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk,
+    Turn, When,
 };
 use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;
@@ -189,7 +191,10 @@ impl Builder<'_> {
         directory.extensions = extensions;
         directory.calendars =
             View::all(self.root, "calendar").into_iter().filter_map(|v| calendar::build(v, self.years)).collect();
-        directory.branches = View::all(self.root, "branch").into_iter().filter_map(|v| self.branch(v)).collect();
+        let here = directory.node.zone.clone();
+        directory.branches = View::all(self.root, "branch").into_iter().filter_map(|v| self.branch(v, &here)).collect();
+        directory.dealers = View::all(self.root, "dealer").into_iter().filter_map(|v| self.dealer(v, &here)).collect();
+        directory.duties = View::all(self.root, "duty").into_iter().filter_map(|v| self.duty(v, &here)).collect();
         directory.routes = View::all(self.root, "route").into_iter().filter_map(|v| self.route(v)).collect();
         directory.dial = dial(&View::of(self.root, "dial"));
         directory.indexed()
@@ -307,21 +312,45 @@ impl Builder<'_> {
         })
     }
 
-    fn branch(&mut self, v: View<'_>) -> Option<Branch> {
-        // No target leads to a branch yet, so what its steps cannot do is not listed either.
-        let listed = self.not_yet.len();
-        let to = self.steps(v.own("to"), "");
-        self.not_yet.truncate(listed);
+    fn branch(&mut self, v: View<'_>, here: &TimeZone) -> Option<Branch> {
+        let name = v.text("name")?;
         Some(Branch {
-            name: v.text("name")?,
+            number: v.text("number"),
             region: v.text("region"),
-            zone: zone(&v, "timezone")
-                .or_else(|| zone(&View::of(self.root, "node"), "timezone"))
-                .unwrap_or(TimeZone::UTC),
+            zone: zone(&v, "timezone").unwrap_or_else(|| here.clone()),
             calendar: v.text("calendar"),
             caller_id: v.number("caller_id"),
-            to,
+            to: self.steps(v.own("to"), &format!("branch \"{name}\"")),
+            name,
         })
+    }
+
+    fn dealer(&mut self, v: View<'_>, here: &TimeZone) -> Option<Dealer> {
+        let name = v.text("name")?;
+        Some(Dealer {
+            number: v.text("number"),
+            regions: v.texts("regions"),
+            zone: zone(&v, "timezone").unwrap_or_else(|| here.clone()),
+            to: self.steps(v.own("to"), &format!("dealer \"{name}\"")),
+            dealers: v.texts("dealers"),
+            name,
+        })
+    }
+
+    fn duty(&mut self, v: View<'_>, here: &TimeZone) -> Option<Duty> {
+        let name = v.text("name")?;
+        let who = format!("duty \"{name}\"");
+        let mut roster = Vec::new();
+        for turn in v.own("roster").map(Node::items).unwrap_or_default() {
+            let instant = |key: &str| {
+                let local = value::instant(turn.get(key)?.text()?).ok()?;
+                Some(Wall::from_micros(local.to_zoned(here.clone()).ok()?.timestamp().as_microsecond()))
+            };
+            if let (Some(from), Some(until)) = (instant("from"), instant("until")) {
+                roster.push(Turn { from, until, to: self.steps(turn.get("to"), &who) });
+            }
+        }
+        Some(Duty { roster, otherwise: self.steps(v.own("otherwise"), &who), name })
     }
 
     fn route(&mut self, v: View<'_>) -> Option<Route> {
@@ -334,6 +363,12 @@ impl Builder<'_> {
             };
             when.number = texts("number").iter().filter_map(|t| t.parse().ok()).collect();
             when.trunk = texts("trunk").into_iter().map(Label::from).collect();
+            when.campaign = texts("campaign").into_iter().map(Label::from).collect();
+            when.caller = texts("caller").iter().filter_map(|t| t.parse().ok()).collect();
+            when.anonymous = match node.get("anonymous").map(|n| &n.value) {
+                Some(Value::Bool(wanted)) => Some(*wanted),
+                _ => None,
+            };
             let later = node.entries().iter().filter(|e| !schema::WHEN_IN_FORCE.contains(&e.key.as_str()));
             when.not_yet = later.map(|e| Label::from(e.key.as_str())).collect();
             if !when.not_yet.is_empty() {
@@ -364,6 +399,10 @@ impl Builder<'_> {
             let target = match Parsed::read(text) {
                 Ok(Parsed::Named(Named::Extension, number, _)) => Target::Extension(number.into()),
                 Ok(Parsed::Named(Named::Queue, name, _)) => Target::Queue(name.into()),
+                Ok(Parsed::Named(Named::Group, name, branch)) => Target::Group(name.into(), branch.map(Label::from)),
+                Ok(Parsed::OpenBranch) => Target::OpenBranch,
+                Ok(Parsed::Named(Named::Branch, name, _)) => Target::Branch(name.into()),
+                Ok(Parsed::Named(Named::Duty, name, _)) => Target::Duty(name.into()),
                 Ok(Parsed::Number(number)) => Target::Number(number),
                 Ok(Parsed::Reject(status)) => Target::Reject(status),
                 _ => Target::NotYet(text.into()),
@@ -371,11 +410,18 @@ impl Builder<'_> {
             if let Target::NotYet(_) = target {
                 self.not_yet.push((item.at, format!("step \"{text}\" of {who}: skipped")));
             }
-            let (ring, record) = match table {
-                true => (view(item).duration("ring"), self.recording(&view(item), "record", who)),
-                false => (None, None),
-            };
-            steps.push(Step { target, ring, record });
+            let mut step = Step::to(target);
+            if table {
+                let v = view(item);
+                step.ring = v.duration("ring");
+                step.after = v.duration("after").unwrap_or_default();
+                step.confirm = v.own("confirm").map(|_| v.bool("confirm"));
+                step.caller_name = v.text("caller_name");
+                step.record = self.recording(&v, "record", who);
+                step.answer = v.bool("answer");
+                step.except_regions = v.texts("except_regions");
+            }
+            steps.push(step);
         }
         steps
     }

@@ -228,8 +228,7 @@ pub static ROOT: Section = Section {
         optional("branch", Kind::Tables(&BRANCH), "", "offices"),
         optional("extension", Kind::Tables(&EXTENSION), "", "phones and people"),
         optional("queue", Kind::Tables(&QUEUE), "", "queues of callers"),
-        optional("duty", Kind::Tables(&DUTY), "", "who answers outside hours")
-            .later("checked, but steps with duty: are skipped"),
+        optional("duty", Kind::Tables(&DUTY), "", "who answers outside hours"),
         optional("dealer", Kind::Tables(&DEALER), "", "partners who take calls of their regions")
             .later("checked, but steps with dealer: are skipped"),
         optional("hook", Kind::Tables(&HOOK), "", "programs of yours that decide where a call goes")
@@ -511,7 +510,7 @@ static BRANCH: Section = Section {
     identity: Some("name"),
     keys: &[
         required("name", Kind::Name, "\"main\"", "its name, also a SIP user"),
-        optional("number", Kind::Extension, "\"900\"", "what is dialled to reach it").later("ignored"),
+        optional("number", Kind::Extension, "\"900\"", "what is dialled to reach it"),
         optional("region", Kind::Region, "\"RU-MOW\"", "its region"),
         optional("timezone", Kind::Zone, "\"Europe/Moscow\"", "its zone; else the node's"),
         optional("calendar", Kind::Ref(Named::Calendar), "\"office\"", "when it is open; else always"),
@@ -696,7 +695,7 @@ static ROUTE: Section = Section {
 };
 
 /// Keys of `when` that are in force.
-pub const WHEN_IN_FORCE: &[&str] = &["number", "trunk"];
+pub const WHEN_IN_FORCE: &[&str] = &["number", "trunk", "campaign", "caller", "anonymous"];
 
 static WHEN: Section = Section {
     name: "route.when",
