@@ -6,6 +6,7 @@
 //! phones 121 122                       registered over UDP beforehand; `phones 123 by tcp`; `phones 122b of 122`
 //! unregistered 130                     there, but not registered
 //! stranger eve                         somebody from outside
+//! carrier carrier-a by tcp             carriers speak UDP otherwise
 //! given 121 answers after 3s           habits, see `given`
 //! fair "why"                           only over a perfect network
 //!
@@ -50,6 +51,8 @@ pub struct Ladder {
     /// Why it makes sense over a perfect network only.
     pub fair: Option<String>,
     with: Vec<(String, String)>,
+    /// Carriers that speak TCP.
+    by_tcp: Vec<String>,
     phones: Vec<Declared>,
     givens: Vec<(String, Given)>,
     steps: Vec<(usize, String, Step)>,
@@ -96,6 +99,7 @@ enum Given {
     NoAck,
     NoTimer,
     MinSe(u32),
+    MinSeLater(u32),
     MinExpires(u64),
     DeafToOptions,
     Refuses(String, u16),
@@ -122,7 +126,8 @@ enum Step {
     Registered(String, bool),
     Health(String, Health),
     Restart(String),
-    Disconnect(String),
+    Disconnect(String, bool),
+    Login { who: String, reason: String },
     Reload(Vec<(String, String)>),
     Spray { who: String, time: Time },
     Drain,
@@ -175,6 +180,7 @@ impl Ladder {
             title: String::new(),
             fair: None,
             with: Vec::new(),
+            by_tcp: Vec::new(),
             phones: Vec::new(),
             givens: Vec::new(),
             steps: Vec::new(),
@@ -197,6 +203,7 @@ impl Ladder {
             ["ladder", title] => self.title = title.to_owned(),
             ["fair", why] => self.fair = Some(why.to_owned()),
             ["with", key, value] => self.with.push((key.to_owned(), value.to_owned())),
+            ["carrier", name, "by", "tcp"] => self.by_tcp.push(name.to_owned()),
             ["phones" | "unregistered", ..] => self.declare(&w)?,
             ["stranger", name] => self.phones.push(Declared {
                 name: name.to_owned(),
@@ -249,7 +256,8 @@ impl Ladder {
         world.direct = direct;
         world.records_come_again = recorded;
         for (name, address, trunk) in office::CARRIERS {
-            world.add_carrier(name, address, trunk, self.habit(name));
+            let wire = if self.by_tcp.iter().any(|c| c == name) { Wire::Tcp } else { Wire::Udp };
+            world.add_carrier(name, address, trunk, wire, self.habit(name));
         }
         for phone in &self.phones {
             match phone.stranger {
@@ -305,6 +313,7 @@ impl Ladder {
                 Given::NoAck => habit.no_ack = true,
                 Given::NoTimer => habit.timer = false,
                 Given::MinSe(seconds) => habit.min_se = seconds,
+                Given::MinSeLater(seconds) => habit.min_se_later = seconds,
                 Given::MinExpires(seconds) => habit.min_expires = seconds,
                 Given::DeafToOptions => habit.deaf_to_options = true,
                 Given::Refuses(method, code) => habit.refuse.push((method, code)),
@@ -480,10 +489,17 @@ impl Play {
                 self.world.nodes[node].phone.restart();
                 Ok(())
             }
-            Step::Disconnect(who) => {
+            Step::Disconnect(who, noticed) => {
                 let node = self.node(who)?;
-                self.world.disconnect(node);
+                self.world.disconnect(node, *noticed);
                 Ok(())
+            }
+            Step::Login { who, reason } => {
+                let node = self.node(who)?;
+                let ip = self.world.nodes[node].phone.id.address.ip();
+                let told =
+                    self.world.logins.iter().any(|l| l.source.remote.ip() == ip && l.reason.contains(reason.as_str()));
+                told.then_some(()).ok_or_else(|| format!("the operator was told {:?}", self.world.logins))
             }
             Step::Reload(with) => {
                 let directory = office::directory(with)?;
@@ -845,7 +861,9 @@ fn step(w: &[&str]) -> Result<Step, String> {
         }
         [who, "may", "have", "got", what] => Step::MayHave { who: who.to_string(), pattern: pattern(what, &[])? },
         [who, "restarts"] => Step::Restart(who.to_string()),
-        [who, "loses", "its", "connection"] => Step::Disconnect(who.to_string()),
+        [who, "loses", "its", "connection"] => Step::Disconnect(who.to_string(), true),
+        [who, "loses", "its", "connection", "unnoticed"] => Step::Disconnect(who.to_string(), false),
+        ["login", "of", who, "failed", reason] => Step::Login { who: who.to_string(), reason: reason.to_string() },
         [who, "sprays", "RTP", t] => Step::Spray { who: who.to_string(), time: time(t)? },
         [who, "->", "forged", method, "of", victim, tag @ ..] => {
             let tag = if tag.is_empty() { Tag::Right } else { Tag::Wrong };
@@ -929,6 +947,7 @@ fn read_act(w: &[&str]) -> Result<Act, String> {
         ["RESUME"] => Act::Reinvite(Offer::Resume),
         ["REINVITE", "late"] => Act::Reinvite(Offer::Late),
         ["UPDATE"] => Act::Update(None),
+        ["REFRESH", seconds] => Act::Refresh(seconds.parse().map_err(|_| "of how many seconds?")?),
         ["UPDATE", "hold"] => Act::Update(Some(Offer::Hold)),
         ["UPDATE", "resume"] => Act::Update(Some(Offer::Resume)),
         ["INFO", key] => Act::Info(key.chars().next().unwrap_or('0')),
@@ -999,6 +1018,7 @@ fn given(w: &[&str]) -> Result<Given, String> {
         ["wants", "registrations", "of", t] => Given::MinExpires(time(t)? / SEC),
         ["ignores", "OPTIONS"] => Given::DeafToOptions,
         ["wants", "sessions", "of", t] => Given::MinSe((time(t)? / SEC) as u32),
+        ["wants", "refreshes", "of", t] => Given::MinSeLater((time(t)? / SEC) as u32),
         ["refuses", method, "with", code] => {
             Given::Refuses(method.to_string(), code.parse().map_err(|_| format!("{code}?"))?)
         }

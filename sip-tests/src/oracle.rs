@@ -117,7 +117,8 @@ impl Oracle {
                 let method = msg.method().to_owned();
                 let Some(asking) = self.asking.get_mut(&(branch, method.clone())) else { return };
                 if *code < 200 {
-                    asking.provisional = true;
+                    // After Timer B there is nobody left to take it to heart (section 17.1.1.2).
+                    asking.provisional |= now < asking.at + 64 * T1;
                     return;
                 }
                 asking.final_at.get_or_insert(now);
@@ -156,6 +157,10 @@ impl Oracle {
                     return;
                 };
                 let fault = asked.answer(*code, bytes, msg);
+                // Timer J is nothing over a reliable transport: the same request once more is a new one.
+                if *code >= 200 && method != "INVITE" && msg.get("Via").is_some_and(|v| v.starts_with("SIP/2.0/TCP")) {
+                    asked.over_at.get_or_insert(now);
+                }
                 if let Some(fault) = fault {
                     self.fault(now, fault);
                 }

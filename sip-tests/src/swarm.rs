@@ -72,7 +72,7 @@ pub fn play(seed: u64, core: impl Fn(Directory, u64) -> Box<dyn Subject>) -> Out
     world.records_come_again = recorded;
     for (name, address, trunk) in office::CARRIERS {
         let habit = draw_carrier(rng, trunk == "carrier-a");
-        world.add_carrier(name, address, trunk, habit);
+        world.add_carrier(name, address, trunk, Wire::Udp, habit);
     }
     let carriers = world.nodes.len();
     for extension in ["121", "122", "123", "124", "130", "221"] {
@@ -111,12 +111,12 @@ fn run(world: &mut World, op: Op) {
         Op::Do(node, act) => drop(world.act(node, None, &act)),
         Op::Health(node, health) => world.nodes[node].health = health,
         Op::Restart(node) => {
-            world.disconnect(node);
+            world.disconnect(node, true);
             world.nodes[node].phone.restart();
             let _ = world.act(node, None, &Act::Register { expires: 600, password: None, all: false });
         }
         Op::Disconnect(node) => {
-            world.disconnect(node);
+            world.disconnect(node, true);
             let _ = world.act(node, None, &Act::Register { expires: 600, password: None, all: false });
         }
         Op::Forge(eve, victim, method) => {

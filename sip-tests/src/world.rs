@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use strowger::b2bua::{Action, Event, Save};
+use strowger::b2bua::{Action, Event, Notice, Save};
 use strowger::base::{Instant, Now, Rng, Wall};
 use strowger::directory::Directory;
 use strowger::media::relay::{Arrival, Relay, Verdict};
@@ -112,6 +112,8 @@ pub struct World {
     pub direct: bool,
     /// RTP packets that reached the server.
     pub relay_packets: u64,
+    /// What the operator was told of failed logins.
+    pub logins: Vec<strowger::b2bua::LoginFailed>,
     subject: Box<dyn Subject>,
     net: Net<Parcel>,
     rtp_weather: Weather,
@@ -139,6 +141,7 @@ impl World {
             records_come_again: false,
             direct: false,
             relay_packets: 0,
+            logins: Vec::new(),
             subject,
             net,
             rtp_weather: weather,
@@ -163,9 +166,9 @@ impl World {
     }
 
     /// Puts a carrier's address into the world.
-    pub fn add_carrier(&mut self, name: &str, address: &str, trunk: &str, habit: Habit) -> usize {
+    pub fn add_carrier(&mut self, name: &str, address: &str, trunk: &str, wire: Wire, habit: Habit) -> usize {
         let address = address.parse().expect("an address");
-        self.add(name, "+79990000000", address, Wire::Udp, habit, true, &format!("trunk {trunk}"), String::new())
+        self.add(name, "+79990000000", address, wire, habit, true, &format!("trunk {trunk}"), String::new())
     }
 
     /// Puts somebody into the world who has no business here.
@@ -231,12 +234,15 @@ impl World {
         self.tell(Event::Directory(Arc::new(directory)));
     }
 
-    /// Breaks a phone's connection.
-    pub fn disconnect(&mut self, node: usize) {
+    /// Breaks a phone's connection; whoever did not notice finds out when he next uses it.
+    pub fn disconnect(&mut self, node: usize, noticed: bool) {
         let mut lost = Vec::new();
         for (i, c) in self.connections.iter_mut().enumerate().filter(|(_, c)| c.node == node && c.open) {
             c.open = false;
             lost.push(tcp(self.server, c.remote, i as u32 + 1));
+        }
+        if !noticed {
+            return;
         }
         if !lost.is_empty() {
             let party = self.nodes[node].party.clone();
@@ -571,6 +577,7 @@ impl World {
                 Action::Save(Save::Record(record)) => {
                     self.oracle.record(self.now, &record, self.records_come_again);
                 }
+                Action::Notify(Notice::LoginFailed(failed)) => self.logins.push(*failed),
                 Action::Save(Save::Binding(_) | Save::Unbind { .. }) | Action::Notify(_) | Action::Reply { .. } => {}
             }
         }

@@ -9,6 +9,7 @@ pub use crate::call::LiveCall;
 use crate::call::record::{CallRecord, RecordId};
 use crate::media;
 use crate::registrar::Binding;
+pub use crate::registrar::LoginFailed;
 use crate::sip::transport::{Flow, Transport};
 
 /// What to do.
@@ -86,6 +87,8 @@ pub enum Notice {
     },
     /// A trunk changed.
     Trunk(Box<TrunkView>),
+    /// Somebody did not get in. Not every time: see [`LoginFailed`].
+    LoginFailed(Box<LoginFailed>),
 }
 
 /// A phone's binding, as readers see it.

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use slotmap::SlotMap;
 
-pub use action::{Action, LiveCall, Notice, PhoneView, Save, TrunkView};
+pub use action::{Action, LiveCall, LoginFailed, Notice, PhoneView, Save, TrunkView};
 pub use event::{Ask, CommandId, Event, QueryId, Resolved};
 pub use node::Locals;
 
@@ -455,8 +455,9 @@ impl B2bua {
         let now = self.node.now;
         match user {
             Owner::Leg(leg_key) => {
+                let directory = self.node.directory.clone();
                 let Some(leg) = self.legs.get_mut(leg_key) else { return };
-                let event = leg.on_failure(key, failure);
+                let event = leg.on_failure(&mut cx!(self, directory), key, failure);
                 self.tell(leg_key, event);
             }
             Owner::Nobody => {}
@@ -621,7 +622,7 @@ impl B2bua {
         let peer = leg.peer.clone();
         if !self.may_speak(leg_key, &peer, &flow) {
             let verdict = match &peer {
-                Peer::Extension(_) => self.node.registrar.check(self.node.now, &flow, &msg, &directory, true),
+                Peer::Extension(_) => self.check(&flow, &msg, &directory, true),
                 Peer::Trunk { .. } => Verdict::Refuse(481),
             };
             match (&verdict, &peer) {
@@ -664,13 +665,26 @@ impl B2bua {
     fn register(&mut self, key: ServerKey, flow: Flow, msg: &Message) {
         let directory = self.node.directory.clone();
         let now = self.node.now;
-        let verdict = self.node.registrar.check(now, &flow, msg, &directory, false);
+        let verdict = self.check(&flow, msg, &directory, false);
         let Verdict::Known(who) = &verdict else { return self.challenge(key, flow, msg, &verdict) };
         let mut changes = Vec::new();
         let bytes = self.node.registrar.register(now, flow, msg, who, &directory, &mut changes);
         let status = status_of(&bytes);
         self.tx.respond(now.mono, key, status, bytes, &mut self.said);
         self.node.bindings_changed(changes);
+        if status >= 300 {
+            let told = self.node.registrar.register_failed(now, &flow, msg, who, status);
+            self.node.out.extend(told.map(|told| Action::Notify(Notice::LoginFailed(Box::new(told)))));
+        }
+    }
+
+    /// Who sent this request; the operator hears why it did not get in.
+    fn check(&mut self, flow: &Flow, msg: &Message, directory: &Directory, proxy: bool) -> Verdict {
+        let node = &mut self.node;
+        let verdict = node.registrar.check(node.now, flow, msg, directory, proxy);
+        let told = node.registrar.login_failed(node.now, flow, msg);
+        node.out.extend(told.map(|told| Action::Notify(Notice::LoginFailed(Box::new(told)))));
+        verdict
     }
 
     /// The answer to somebody who did not prove who he is.
@@ -683,7 +697,7 @@ impl B2bua {
 
     fn message(&mut self, key: ServerKey, flow: Flow, msg: Message) {
         let directory = self.node.directory.clone();
-        let verdict = self.node.registrar.check(self.node.now, &flow, &msg, &directory, true);
+        let verdict = self.check(&flow, &msg, &directory, true);
         let Verdict::Known(_) = &verdict else { return self.challenge(key, flow, &msg, &verdict) };
         let user = msg.uri().ok().map(|u| u.user_decoded().into_owned()).unwrap_or_default();
         let Some(extension) = directory.extension(&user) else {
@@ -823,7 +837,7 @@ impl B2bua {
         if !phone && let Some(who) = self.trunk_calls_us(directory, flow, msg, &from) {
             return Ok(who);
         }
-        let verdict = self.node.registrar.check(self.node.now, flow, msg, directory, true);
+        let verdict = self.check(flow, msg, directory, true);
         let Verdict::Known(number) = verdict else { return Err(Stranger::Challenge(verdict)) };
         let uri = msg.uri().map_err(|_| Stranger::Refuse(Refusal::status(400)))?;
         let dialled = uri.user_number().into_owned();

@@ -115,6 +115,15 @@ impl End {
         (self.heard, self.told) = (heard, told);
     }
 
+    /// What we told the peer last, as a version of its own (RFC 3264 8): it has agreed to another one meanwhile.
+    pub fn restated(&mut self) -> Option<Bytes> {
+        let told = Session::parse(self.told.as_deref()?).ok()?;
+        self.origin.version += 1;
+        let body = offer::of_origin(told, &self.origin, self.address).to_bytes();
+        self.told = Some(body.clone());
+        Some(body)
+    }
+
     /// Whether a description may follow the last one of this dialog: streams are never taken away (RFC 3264 8).
     pub fn may_follow(&self, theirs: &Session) -> bool {
         self.last_heard().is_none_or(|last| theirs.media.len() >= last.media.len())

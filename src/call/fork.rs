@@ -220,6 +220,7 @@ impl Call {
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
             | Event::AskedAnswered { .. }
+            | Event::Restated { .. }
             | Event::Withdrawn
             | Event::Gone => {}
         }
@@ -249,6 +250,7 @@ impl Call {
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
             | Event::AskedAnswered { .. }
+            | Event::Restated { .. }
             | Event::Withdrawn
             | Event::Bye { .. } => {}
         }
@@ -360,7 +362,7 @@ impl Call {
         self.journey.answered(leg.number);
         let who = leg.peer.to_string();
         let record = self.records();
-        self.state = State::Connected(Connected { b: key, held: false, standing: None, asked: None });
+        self.state = State::Connected(Connected { b: key, held: false, standing: None });
         self.journey.enter(cx.now, PhaseKind::Talk, &format!("{who} answered"));
         if record && !late {
             self.begin_recording(legs, cx);

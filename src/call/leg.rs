@@ -11,6 +11,7 @@
 //! call decided comes in as a method. Offers and answers pass through it unread. Session timers, digest answers to a trunk,
 //! repeated 2xx, glare and late BYEs are its own business.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use smallvec::SmallVec;
 use super::bridge::End;
 use super::{CallKey, Cx, LegKey, Owner, Place};
 use crate::base::{Instant, Rng};
-use crate::dialog::invite::{Act, Part, Usage};
+use crate::dialog::invite::{Act, Carrier, Offer, Part, Usage};
 use crate::dialog::refresh::{self, Due, Wish};
 use crate::dialog::{Dialog, Sent};
 use crate::directory::{CallerIdForm, Label, Secret};
@@ -43,6 +44,11 @@ const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>";
 const MAX_CHALLENGES: u8 = 2;
 /// Early dialogs of one INVITE that are told apart.
 const MAX_EARLY: usize = 8;
+/// Requests of one peer that wait for the other side: one is over there, the others follow in order. One more gets 500. Digits
+/// by INFO come as fast as a thumb; nobody has more than that many of them under way who hears answers at all.
+const MAX_ASKED: usize = 16;
+/// A re-INVITE of ours that rings or hangs with a provisional answer is taken back after so long: nobody else ends it.
+const MAX_OFFERING: Duration = Duration::from_secs(60);
 
 /// Who is at the other end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,8 +129,13 @@ pub enum Event {
         /// The offer.
         body: Option<Bytes>,
     },
-    /// The peer cancelled its re-INVITE, and got its 487.
+    /// The peer cancelled its re-INVITE, and got its 487; or it will not wait for the answer to its UPDATE any longer, and got 504.
     Withdrawn,
+    /// The peer described itself anew where it only had to repeat itself: in its answer to a refresh of ours.
+    Restated {
+        /// Its description.
+        body: Bytes,
+    },
     /// The answer to [`Leg::offer`]. A 2xx is to be acknowledged with [`Leg::ack`].
     OfferAnswered {
         /// Status.
@@ -145,8 +156,8 @@ pub enum Event {
         status: u16,
         /// Phrase.
         phrase: String,
-        /// Body.
-        body: Option<Bytes>,
+        /// Its body and the type of it.
+        body: Option<(String, Bytes)>,
     },
     /// The peer hung up.
     Bye {
@@ -274,8 +285,8 @@ enum State {
     Invited(Invited),
     Calling(Box<Calling>),
     Up(Box<Up>),
-    /// BYE is on its way; what is needed to send it again with credentials, once.
-    Ending(Option<Box<(Dialog, Credentials)>>),
+    /// BYE is on its way; what is needed to send it again, once with credentials and once over a new connection.
+    Ending(Option<Box<Ending>>),
     Over,
 }
 
@@ -313,9 +324,12 @@ struct Up {
     /// A re-INVITE or UPDATE of ours.
     offering: Option<Offering>,
     /// The peer's re-INVITE or UPDATE.
-    offered: Option<(ServerKey, Method, refresh::Asked)>,
+    offered: Option<Offered>,
     asking: Option<ClientKey>,
-    asked: Option<ServerKey>,
+    /// What passes to the other side, in order; the first is there.
+    asked: VecDeque<Waiting>,
+    /// What our requests say of the session's interval; a 422 raises it for the rest of the dialog (RFC 4028 7.4).
+    interval: refresh::Offered,
     /// A 2xx of the peer's that has not had its ACK.
     owed: Option<u32>,
     /// A refresh of ours met an offer of the peer's (491), and is to be tried again.
@@ -334,6 +348,34 @@ struct Offering {
     refresh: bool,
     body: Option<Bytes>,
     challenged: bool,
+    /// When it is taken back, once.
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Offered {
+    key: ServerKey,
+    method: Method,
+    timer: refresh::Asked,
+    /// When an UPDATE is answered by us. A re-INVITE may take as long as it likes.
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// None once we have answered it ourselves.
+    key: Option<ServerKey>,
+    asked: Asked,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Ending {
+    dialog: Dialog,
+    reason: Option<Box<str>>,
+    credentials: Option<Credentials>,
+    /// A broken connection has been replaced.
+    reconnected: bool,
 }
 
 impl Leg {
@@ -568,6 +610,8 @@ impl Leg {
         let State::Up(up) = &mut self.state else { return };
         let Some(seq) = up.owed.take() else { return };
         let flow = next(cx, &up.dialog, &self.peer, self.flow);
+        // An answer only where there was an offer (RFC 3261 13.2.1).
+        let body = body.filter(|_| up.usage.offer() == Offer::Received(Carrier::Success));
         up.acknowledge(cx, flow, seq, body);
         if self.end.is_none() && body.is_some() {
             self.told = body.map(|b| Bytes::copy_from_slice(b));
@@ -604,7 +648,7 @@ impl Leg {
     /// Answers the peer's re-INVITE or UPDATE.
     pub fn answer_offered(&mut self, cx: &mut Cx<'_>, status: u16, words: &str, body: Option<&Bytes>) {
         let State::Up(up) = &mut self.state else { return };
-        let Some((key, method, timer)) = up.offered.take() else { return };
+        let Some(Offered { key, method, timer, until: _ }) = up.offered.take() else { return };
         let Some(request) = cx.tx.request_of(key) else { return };
         let mut w = Writer::answer(request, self.flow.remote, status, words, None);
         let accepted = (200..300).contains(&status);
@@ -628,9 +672,9 @@ impl Leg {
         self.rearm(cx);
     }
 
-    /// Passes a request within the dialog.
-    pub fn ask(&mut self, cx: &mut Cx<'_>, asked: &Asked) {
-        let State::Up(up) = &mut self.state else { return };
+    /// Passes a request within the dialog, if there is one still.
+    pub fn ask(&mut self, cx: &mut Cx<'_>, asked: &Asked) -> bool {
+        let State::Up(up) = &mut self.state else { return false };
         let (key, branch) = cx.tx.branch();
         let mut w = up.dialog.request(asked.method, &branch, None);
         w.contact(&self.flow);
@@ -642,25 +686,41 @@ impl Leg {
         up.asking = Some(key);
         let flow = next(cx, &up.dialog, &self.peer, self.flow);
         cx.tx.request(cx.now.mono, key, flow, bytes, asked.method, Owner::Leg(self.key), cx.said);
+        true
     }
 
-    /// Answers the peer's INFO.
-    pub fn answer_asked(&mut self, cx: &mut Cx<'_>, status: u16, words: &str, body: Option<&Bytes>) {
-        let State::Up(up) = &mut self.state else { return };
-        let Some(key) = up.asked.take() else { return };
-        let Some(request) = cx.tx.request_of(key) else { return };
-        let w = Writer::answer(request, self.flow.remote, status, words, None);
-        let bytes = match body {
-            Some(body) => w.body("application/octet-stream", body),
-            None => w.finish(),
-        };
-        cx.tx.respond(cx.now.mono, key, status, bytes, cx.said);
+    /// Answers the peer's INFO; the next one that waits, if there is one, is to be asked now.
+    pub fn answer_asked(
+        &mut self,
+        cx: &mut Cx<'_>,
+        status: u16,
+        words: &str,
+        body: Option<&(String, Bytes)>,
+    ) -> Option<Asked> {
+        let State::Up(up) = &mut self.state else { return None };
+        let Waiting { key, .. } = up.asked.pop_front()?;
+        if let Some((key, request)) = key.and_then(|key| Some((key, cx.tx.request_of(key)?))) {
+            let w = Writer::answer(request, self.flow.remote, status, words, None);
+            let bytes = match body {
+                Some((content_type, body)) => w.body(content_type, body),
+                None => w.finish(),
+            };
+            cx.tx.respond(cx.now.mono, key, status, bytes, cx.said);
+        }
+        up.asked.front().map(|waiting| waiting.asked.clone())
     }
 
     /// Refuses whatever the peer asked within the dialog.
     pub fn decline(&mut self, cx: &mut Cx<'_>, status: u16) {
         self.answer_offered(cx, status, phrase(status), None);
-        self.answer_asked(cx, status, phrase(status), None);
+        while self.answer_asked(cx, status, phrase(status), None).is_some() {}
+    }
+
+    /// Says again what stands, because the peer has agreed to something that was taken back.
+    pub fn restate(&mut self, cx: &mut Cx<'_>) {
+        let Some(body) = self.end.as_mut().and_then(End::restated) else { return };
+        self.renegotiate(cx, Method::Invite, Some(body), true, None);
+        self.rearm(cx);
     }
 
     /// Ends the leg, whatever it is doing: BYE, CANCEL, or a refusal. A callee's BYE waits for the ACK of its 2xx.
@@ -697,7 +757,8 @@ impl Leg {
         let State::Up(up) = std::mem::replace(&mut self.state, State::Ending(None)) else { return };
         let Up { mut dialog, credentials, .. } = *up;
         self.say_bye(cx, &mut dialog, reason, None);
-        self.state = State::Ending(credentials.map(|c| Box::new((dialog, c))));
+        let reason = reason.map(Box::from);
+        self.state = State::Ending(Some(Box::new(Ending { dialog, reason, credentials, reconnected: false })));
     }
 
     fn say_bye(&mut self, cx: &mut Cx<'_>, dialog: &mut Dialog, reason: Option<&str>, proof: Option<(Name, String)>) {
@@ -773,14 +834,17 @@ impl Leg {
                 event
             }
             method if super::talk::passes(method) => {
-                if up.asked.is_some() {
+                if up.asked.len() >= MAX_ASKED {
                     refuse(cx, key, flow, msg, &Refusal::status(500).with(Name::RetryAfter, "1"));
                     return None;
                 }
                 cx.tx.set_user(key, Owner::Leg(self.key));
-                up.asked = Some(key);
                 let content_type = msg.text(Name::ContentType).map(str::to_owned);
-                Some(Event::Asked { asked: Asked { method, content_type, body: msg.body_bytes() } })
+                let asked = Asked { method, content_type, body: msg.body_bytes() };
+                let first = up.asked.is_empty();
+                up.asked.push_back(Waiting { key: Some(key), asked: asked.clone(), until: pass_until(cx) });
+                self.rearm(cx);
+                first.then_some(Event::Asked { asked })
             }
             Method::Options => {
                 let mut w = Writer::answer(msg, flow.remote, 200, "OK", None);
@@ -826,7 +890,7 @@ impl Leg {
         let reason = msg.text(Name::Reason).map(str::to_owned);
         match &self.state {
             State::Invited(_) => Some(Event::Cancelled { reason }),
-            State::Up(up) if matches!(up.offered, Some((_, Method::Invite, _))) => {
+            State::Up(up) if up.offered.as_ref().is_some_and(|o| o.method == Method::Invite) => {
                 self.answer_offered(cx, 487, phrase(487), None);
                 Some(Event::Withdrawn)
             }
@@ -851,13 +915,13 @@ impl Leg {
             State::Calling(_) => None,
             State::Up(_) => self.answered_in_dialog(cx, key, msg),
             State::Ending(again) if msg.method() == Method::Bye && msg.status() >= 200 => {
-                match (again.take(), Challenge::choose(msg)) {
-                    (Some(again), Some((name, challenge))) => {
-                        let (mut dialog, (user, password)) = *again;
+                let again = again.take().and_then(|ending| Some((ending.dialog, ending.reason, ending.credentials?)));
+                match (again, Challenge::choose(msg)) {
+                    (Some((mut dialog, reason, (user, password))), Some((name, challenge))) => {
                         let cnonce = format!("{:016x}", cx.rng.bits());
                         let uri = dialog.target.clone();
                         let value = digest::answer(&challenge, &user, &password.0, "BYE", &uri, &cnonce, 1, &[]);
-                        self.say_bye(cx, &mut dialog, None, Some((name, value)));
+                        self.say_bye(cx, &mut dialog, reason.as_deref(), Some((name, value)));
                         None
                     }
                     _ => {
@@ -879,7 +943,7 @@ impl Leg {
     }
 
     /// Nobody answered a request of ours, or it could not be sent.
-    pub fn on_failure(&mut self, key: ClientKey, failure: Option<Failure>) -> Option<Event> {
+    pub fn on_failure(&mut self, cx: &mut Cx<'_>, key: ClientKey, failure: Option<Failure>) -> Option<Event> {
         let (status, words) = match failure {
             None => (408, "no answer"),
             Some(Failure::Refused) => (503, "nobody listens there"),
@@ -897,9 +961,20 @@ impl Leg {
                 let ours = up.offering.as_ref().is_some_and(|o| o.key == key) || up.asking == Some(key);
                 ours.then(|| Event::Lost { because: Some(words.to_owned()), status })
             }
-            State::Ending(_) => {
-                self.state = State::Over;
-                Some(Event::Gone)
+            State::Ending(ending) => {
+                // The connection that it went by was dead: the peer is where it was all the same, and still thinks it talks.
+                let again =
+                    ending.take().filter(|e| failure.is_some() && self.flow.transport.reliable() && !e.reconnected);
+                let Some(mut ending) = again else {
+                    self.state = State::Over;
+                    return Some(Event::Gone);
+                };
+                self.flow.conn = 0;
+                ending.reconnected = true;
+                let reason = ending.reason.clone();
+                self.say_bye(cx, &mut ending.dialog, reason.as_deref(), None);
+                self.state = State::Ending(Some(ending));
+                None
             }
             State::Calling(_) | State::Invited(_) | State::Over => None,
         }
@@ -931,6 +1006,11 @@ impl Leg {
                         Act::Retry => again = std::mem::take(&mut up.refresh_refused),
                     }
                 }
+                if event.is_none() && up.run_out(cx, &self.flow) {
+                    self.answer_offered(cx, 504, phrase(504), None);
+                    self.rearm(cx);
+                    return Some(Event::Withdrawn);
+                }
                 let due = if event.is_none() { up.timer.as_mut().and_then(|t| t.due(now)) } else { None };
                 match due {
                     None if again => self.refresh(cx),
@@ -958,7 +1038,7 @@ impl Leg {
     fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Calling(calling) => calling.patience,
-            State::Up(up) => [up.usage.deadline(), up.timer.map(|t| t.deadline())].into_iter().flatten().min(),
+            State::Up(up) => up.deadline(),
             State::Invited(_) | State::Ending(_) | State::Over => None,
         }
     }
@@ -1030,6 +1110,7 @@ impl Leg {
         let expires = msg.text(Name::SessionExpires).and_then(|v| SessionExpires::parse(v).ok());
         let timer = calling.timer.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
         let mut up = Up::new(dialog, usage, timer, allows_update(msg), calling.dial.credentials.take());
+        up.interval = calling.timer;
         up.owed = Some(calling.seq);
         up.early = std::mem::take(&mut calling.early);
         up.variants = std::mem::take(&mut calling.variants);
@@ -1097,7 +1178,8 @@ impl Leg {
                 return Some(Event::Lost { because: Some(format!("{status} to {}", msg.method().as_str())), status });
             }
             let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
-            let body = Some(msg.body_bytes()).filter(|b| !b.is_empty());
+            let content_type = msg.text(Name::ContentType).unwrap_or("application/octet-stream").to_owned();
+            let body = Some((content_type, msg.body_bytes())).filter(|(_, body)| !body.is_empty());
             return Some(Event::AskedAnswered { status, phrase, body });
         }
         None
@@ -1124,8 +1206,11 @@ impl Leg {
         }
         if accepted {
             let expires = msg.text(Name::SessionExpires).and_then(|v| SessionExpires::parse(v).ok());
-            let offered = refresh::Offered::new(Wish::default());
-            up.timer = offered.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
+            up.timer = up.interval.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
+        } else if let (422, Some(raised)) = (status, up.interval.raise(msg.seconds(Name::MinSe))) {
+            up.interval = raised;
+            self.renegotiate(cx, offering.method, offering.body, offering.refresh, None);
+            return None;
         } else if let (401 | 407, false, Some((user, password)), Some((name, challenge))) =
             (status, offering.challenged, up.credentials.clone(), Challenge::choose(msg))
         {
@@ -1141,7 +1226,11 @@ impl Leg {
         }
         if offering.refresh {
             match (accepted, offering.method) {
-                (true, Method::Invite) => self.ack(cx, None),
+                (true, Method::Invite) => {
+                    self.ack(cx, None);
+                    let told_anew = self.end.as_ref().and(body);
+                    return told_anew.map(|body| Event::Restated { body });
+                }
                 (true, _) => {}
                 (false, _) => {
                     up.refresh_refused = status == 491;
@@ -1185,7 +1274,11 @@ impl Leg {
         w.contact(&self.flow).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
         if let Some(timer) = &up.timer {
             let who = if timer.ours { "uac" } else { "uas" };
-            w.fmt(Name::SessionExpires, format_args!("{};refresher={who}", timer.expires));
+            let expires = timer.expires.max(up.interval.min_se.unwrap_or(0));
+            w.fmt(Name::SessionExpires, format_args!("{expires};refresher={who}"));
+        }
+        if let Some(min_se) = up.interval.min_se {
+            w.number(Name::MinSe, min_se);
         }
         let challenged = authorization.is_some();
         if let Some((name, value)) = authorization {
@@ -1197,7 +1290,8 @@ impl Leg {
             Method::Update => up.usage.updating(up.dialog.local_seq, body.is_some()),
             _ => up.usage.inviting(up.dialog.local_seq, body.is_some()),
         }
-        up.offering = Some(Offering { key, method, refresh, body, challenged });
+        let until = (method == Method::Invite).then(|| cx.now.mono + MAX_OFFERING);
+        up.offering = Some(Offering { key, method, refresh, body, challenged, until });
         let flow = next(cx, &up.dialog, &self.peer, self.flow);
         cx.tx.request(cx.now.mono, key, flow, bytes, method, Owner::Leg(self.key), cx.said);
     }
@@ -1262,7 +1356,8 @@ impl Up {
             offering: None,
             offered: None,
             asking: None,
-            asked: None,
+            asked: VecDeque::new(),
+            interval: refresh::Offered::new(Wish::default()),
             owed: None,
             refresh_refused: false,
             bye_due: None,
@@ -1291,7 +1386,12 @@ impl Up {
     ) -> Option<Event> {
         let (body, seq) = (sdp(msg), msg.cseq().seq);
         let timer = asked_timer(msg);
-        if self.offered.is_some() && body.is_some() {
+        // An UPDATE that offers while a re-INVITE asks for an offer: one of them at a time (RFC 3311 5.2).
+        if self.offered.is_some()
+            && msg.method() == Method::Update
+            && body.is_some()
+            && self.usage.offer() == Offer::Idle
+        {
             refuse(cx, key, flow, msg, &Refusal::status(491));
             return None;
         }
@@ -1317,14 +1417,45 @@ impl Up {
             return None;
         }
         cx.tx.set_user(key, Owner::Leg(leg));
-        self.offered = Some((key, msg.method(), timer));
+        let until = (msg.method() == Method::Update).then(|| pass_until(cx));
+        self.offered = Some(Offered { key, method: msg.method(), timer, until });
         Some(Event::Offered { body })
+    }
+
+    /// Answers with 504 what waits for the other side for too long, and takes back an offer of ours that only rings. Whether an
+    /// UPDATE of the peer's is to be answered so.
+    fn run_out(&mut self, cx: &mut Cx<'_>, flow: &Flow) -> bool {
+        let now = cx.now.mono;
+        if let Some(offering) = self.offering.as_mut().filter(|o| o.until.is_some_and(|until| until <= now)) {
+            offering.until = None;
+            cx.tx.cancel(now, offering.key, None, cx.said);
+        }
+        for waiting in self.asked.iter_mut().filter(|w| w.until <= now) {
+            let Some(key) = waiting.key.take() else { continue };
+            let Some(request) = cx.tx.request_of(key) else { continue };
+            let bytes = Writer::answer(request, flow.remote, 504, phrase(504), None).finish();
+            cx.tx.respond(now, key, 504, bytes, cx.said);
+        }
+        // The first is over there and its answer will come; the others need not go any more.
+        let mut place = 0;
+        self.asked.retain(|waiting| {
+            place += 1;
+            place == 1 || waiting.key.is_some()
+        });
+        self.offered.as_ref().is_some_and(|o| o.until.is_some_and(|until| until <= now))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let asked = self.asked.iter().filter(|w| w.key.is_some()).map(|w| w.until).min();
+        let offers = [self.offered.as_ref().and_then(|o| o.until), self.offering.as_ref().and_then(|o| o.until)];
+        let timer = self.timer.map(|t| t.deadline());
+        offers.into_iter().chain([asked, self.usage.deadline(), timer]).flatten().min()
     }
 
     /// The dialog ends: what the peer asked and nobody will answer is answered.
     fn settle(&mut self, cx: &mut Cx<'_>, flow: &Flow) {
-        let open = self.offered.take().map(|(key, ..)| key).into_iter().chain(self.asked.take());
-        for key in open {
+        let open = self.offered.take().map(|o| o.key).into_iter();
+        for key in open.chain(self.asked.drain(..).filter_map(|waiting| waiting.key)) {
             if let Some(request) = cx.tx.request_of(key) {
                 let bytes = Writer::answer(request, flow.remote, 487, "Request Terminated", None).finish();
                 cx.tx.respond(cx.now.mono, key, 487, bytes, cx.said);
@@ -1423,6 +1554,12 @@ fn write_timer(w: &mut Writer, asked: refresh::Asked, now: Instant) -> Option<re
         }
     }
     refresh::Session::answered(now, answer)
+}
+
+/// A request that is no INVITE and passes to the other side is answered by us when that takes so long that its sender would give
+/// up before the answer came (Timer F; RFC 4320 4.2), with time for the answer to be lost and asked for again.
+fn pass_until(cx: &Cx<'_>) -> Instant {
+    cx.now.mono + cx.timing.timeout() * 3 / 4
 }
 
 fn allows_update(msg: &Message) -> bool {

@@ -208,8 +208,6 @@ struct Connected {
     held: bool,
     /// What both ends had before an offer that is under way, to be put back if it is refused.
     standing: Option<Standing>,
-    /// An in-dialog request of one side that waits for the other's answer.
-    asked: Option<LegKey>,
 }
 
 type Ends = (Option<bytes::Bytes>, Option<bytes::Bytes>);

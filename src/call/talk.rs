@@ -38,8 +38,9 @@ impl Call {
             Event::Acked { body } => self.acked(legs, cx, key, other, body),
             Event::Asked { asked } => self.asked(legs, cx, key, other, asked),
             Event::AskedAnswered { status, phrase, body } => {
-                self.asked_answered(legs, cx, other, status, &phrase, body)
+                self.asked_answered(legs, cx, key, other, status, &phrase, body)
             }
+            Event::Restated { body } => self.restated(legs, cx, key, other, &body),
             // A CANCEL that met its 200: the caller sends BYE (RFC 3261 15.1.2). The leg that answered first stays the winner.
             Event::Cancelled { .. } | Event::Progress { .. } | Event::Answered { .. } | Event::Refused { .. } => {}
             Event::Gone => self.end_talk(legs, cx, Some(key), by, None),
@@ -65,6 +66,7 @@ impl Call {
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
             | Event::AskedAnswered { .. }
+            | Event::Restated { .. }
             | Event::Withdrawn => {}
         }
     }
@@ -135,8 +137,13 @@ impl Call {
         let Some([answerer, offerer]) = legs.get_disjoint_mut([key, other]) else { return };
         let State::Connected(connected) = &mut self.state else { return };
         let Some(standing) = connected.standing.take() else {
-            // The offer was withdrawn, and the answer crossed that.
-            return answerer.ack(cx, None);
+            // The offer was withdrawn, and the answer crossed that: the peer has agreed to what nobody wants any more.
+            let told = answerer.end.as_ref().and_then(|e| e.last_told()).cloned();
+            answerer.ack(cx, told.as_ref());
+            if (200..300).contains(&status) {
+                answerer.restate(cx);
+            }
+            return;
         };
         if !(200..300).contains(&status) {
             if let (Some(mine), Some(theirs)) = (offerer.end.as_mut(), answerer.end.as_mut()) {
@@ -180,7 +187,7 @@ impl Call {
             None => Some(488),
         };
         if let Some(status) = refused {
-            // Nothing has moved: both sides go on as before.
+            // Nothing has moved: both sides go on as before, and the one that agreed to the offer is told so.
             answerer.ack(cx, None);
             let State::Connected(connected) = &mut self.state else { return };
             let standing = connected.standing.take().or(spare);
@@ -189,6 +196,7 @@ impl Call {
                 mine.restore(standing.offerer_end.0, standing.offerer_end.1);
                 theirs.restore(standing.other_end.0, standing.other_end.1);
             }
+            answerer.restate(cx);
             return offerer.answer_offered(cx, status, crate::sip::phrase(status), None);
         }
         if !late {
@@ -244,29 +252,45 @@ impl Call {
     /// INFO and the like pass to the other side.
     fn asked(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, other: LegKey, asked: Asked) {
         let Some([from, to]) = legs.get_disjoint_mut([key, other]) else { return };
-        let State::Connected(connected) = &mut self.state else { return };
-        if connected.asked.is_some() {
-            return from.answer_asked(cx, 500, "Server Internal Error", None);
+        if !to.ask(cx, &asked) {
+            from.decline(cx, 481);
         }
-        connected.asked = Some(key);
-        to.ask(cx, &asked);
     }
 
+    /// The other side answered; what waited behind that goes to it now.
+    #[allow(clippy::too_many_arguments)]
     fn asked_answered(
         &mut self,
         legs: &mut Legs,
         cx: &mut Cx<'_>,
+        key: LegKey,
         other: LegKey,
         status: u16,
         phrase: &str,
-        body: Option<Bytes>,
+        body: Option<(String, Bytes)>,
     ) {
-        let State::Connected(connected) = &mut self.state else { return };
-        if connected.asked.take() == Some(other)
-            && let Some(leg) = legs.get_mut(other)
-        {
-            leg.answer_asked(cx, status, phrase, body.as_ref());
+        let Some(leg) = legs.get_mut(other) else { return };
+        if let Some(asked) = leg.answer_asked(cx, status, phrase, body.as_ref()) {
+            self.asked(legs, cx, other, key, asked);
         }
+    }
+
+    /// One side answered a refresh of ours with something new: its packets may come from elsewhere, or by other numbers.
+    fn restated(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, other: LegKey, body: &Bytes) {
+        let Some([from, to]) = legs.get_disjoint_mut([key, other]) else { return };
+        let source = from.flow.remote.ip();
+        let (Some(mine), Some(theirs)) = (from.end.as_mut(), to.end.as_mut()) else { return };
+        let Ok(session) = Session::parse(body) else { return };
+        if mine.repeats(&session) || !mine.answers(&session) {
+            return;
+        }
+        // Without a port for it nothing has changed either.
+        let _ = self.at_desk(cx, |desk| {
+            mine.heard(desk, &session, body, source)?;
+            bridge::link(desk.commands, mine, theirs, true);
+            Ok::<_, bridge::NoPort>(())
+        });
+        self.note_hold(legs, cx);
     }
 
     fn note_hold(&mut self, legs: &Legs, cx: &mut Cx<'_>) {

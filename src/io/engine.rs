@@ -424,7 +424,7 @@ impl<C: Core, O: Outside> Engine<C, O> {
                             self.outside.idle();
                         }
                     }
-                    Notice::Phone(_) | Notice::PhoneGone { .. } | Notice::Trunk(_) => {}
+                    Notice::Phone(_) | Notice::PhoneGone { .. } | Notice::Trunk(_) | Notice::LoginFailed(_) => {}
                 }
                 self.outside.notify(notice);
             }

@@ -569,6 +569,19 @@ impl Outside for World {
     }
 
     fn notify(&mut self, notice: Notice) {
+        if let Notice::LoginFailed(failed) = &notice {
+            // A stranger's words are written escaped.
+            tracing::warn!(
+                user = ?failed.user,
+                source = %failed.source.remote,
+                transport = failed.source.transport.param(),
+                user_agent = ?failed.user_agent.as_deref().unwrap_or("-"),
+                again = failed.again,
+                untold = failed.untold,
+                "login failed: {}",
+                failed.reason
+            );
+        }
         self.live.apply(notice);
     }
 

@@ -77,6 +77,43 @@ pub enum Verdict {
     Refuse(u16),
 }
 
+/// Why a login failed: for the operator alone, the peer hears the same whatever it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// There is no such extension.
+    UnknownUser,
+    /// The password is another.
+    WrongPassword,
+    /// After earlier failures of this user or address nothing is looked at for a while.
+    Waits,
+    /// An algorithm that `[node] digest` does not name.
+    Algorithm,
+    /// The URI in the credentials is not that of the request.
+    Uri,
+    /// No nonce count: credentials of RFC 2069, without qop.
+    NoCount,
+    /// Credentials that were used before.
+    Replay,
+    /// Proven, but the request speaks in another's name.
+    OtherName,
+}
+
+impl Fault {
+    /// In words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Fault::UnknownUser => "there is no such extension",
+            Fault::WrongPassword => "wrong password",
+            Fault::Waits => "too many failures: nothing is looked at for a while",
+            Fault::Algorithm => "an algorithm that [node] digest does not name",
+            Fault::Uri => "the URI in its credentials is not that of the request",
+            Fault::NoCount => "credentials without qop",
+            Fault::Replay => "credentials that were used before",
+            Fault::OtherName => "right password, but From names somebody else",
+        }
+    }
+}
+
 /// What an address is to the extension that somebody there claims to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
@@ -118,6 +155,8 @@ pub struct Auth {
     hasher: ahash::RandomState,
     /// Stands for every unknown user, so that counting costs the same.
     nobody: Label,
+    /// What was wrong with the last login, until it is taken.
+    fault: Option<(String, Fault)>,
 }
 
 impl Auth {
@@ -138,6 +177,7 @@ impl Auth {
             homes: Failures::new(HOME_LIMIT, VICTIMS, rng),
             hasher: rng.hasher(),
             nobody: Label::from(""),
+            fault: None,
         }
     }
 
@@ -169,10 +209,21 @@ impl Auth {
         };
         match self.judge(now.mono, flow, msg, directory, &given, place) {
             Judgement::Stale => self.challenge(now.mono, flow, directory, proxy, true),
-            Judgement::Wrong => self.challenge(now.mono, flow, directory, proxy, false),
+            Judgement::Wrong(fault) => {
+                self.fault = Some((given.username.to_string(), fault));
+                self.challenge(now.mono, flow, directory, proxy, false)
+            }
             Judgement::Proven(who) if speaks_for(msg, &who) => Verdict::Known(who),
-            Judgement::Proven(_) => Verdict::Refuse(403),
+            Judgement::Proven(who) => {
+                self.fault = Some((who.to_string(), Fault::OtherName));
+                Verdict::Refuse(403)
+            }
         }
+    }
+
+    /// What was wrong with the login that the last check did not let in: user name and reason. None where none was tried.
+    pub fn take_fault(&mut self) -> Option<(String, Fault)> {
+        self.fault.take()
     }
 
     /// Nonces with a proven login that are remembered.
@@ -220,18 +271,19 @@ impl Auth {
             }
         };
         if locked {
-            return Judgement::Wrong;
+            return Judgement::Wrong(Fault::Waits);
         }
         if !knows {
             let guess = hash(&self.hasher, (minted, &*given.response));
             self.count(now, place, who, pair, guess);
-            return Judgement::Wrong;
+            return Judgement::Wrong(if extension.is_some() { Fault::WrongPassword } else { Fault::UnknownUser });
         }
         if !proven {
-            return Judgement::Wrong;
+            let known = directory.node.digest.contains(&given.algorithm);
+            return Judgement::Wrong(if known { Fault::Uri } else { Fault::Algorithm });
         }
 
-        let Some(nc) = given.nc else { return Judgement::Wrong };
+        let Some(nc) = given.nc else { return Judgement::Wrong(Fault::NoCount) };
         self.forget_old(now);
         let request = (hash(&self.hasher, (msg.call_id(), msg.via().branch())) as u32).max(1);
         match self.used.entry(minted).or_default().take(nc, request) {
@@ -245,7 +297,7 @@ impl Auth {
                 Judgement::Proven(who)
             }
             Taken::FirstReplay => Judgement::Stale,
-            Taken::Replay => Judgement::Wrong,
+            Taken::Replay => Judgement::Wrong(Fault::Replay),
         }
     }
 
@@ -351,7 +403,7 @@ impl Auth {
 #[derive(PartialEq, Eq, Debug)]
 enum Judgement {
     Proven(Label),
-    Wrong,
+    Wrong(Fault),
     Stale,
 }
 

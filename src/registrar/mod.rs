@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod contact;
+pub mod failed;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,8 @@ use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::Uri;
 use crate::sip::{Message, Refusal, Writer, phrase};
 use auth::{Auth, Place, Verdict};
+use failed::Failed;
+pub use failed::LoginFailed;
 
 /// Bindings of one address of record.
 pub const PER_AOR: usize = 10;
@@ -93,6 +96,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Registrar {
     auth: Auth,
+    failed: Failed,
     rng: Rng,
     aors: Map<Label, Aor>,
     /// Who lives on a flow.
@@ -144,6 +148,7 @@ impl Registrar {
         let mut rng = rng.fork();
         Registrar {
             auth: Auth::new(&mut rng),
+            failed: Failed::default(),
             aors: map(),
             flows: hashbrown::HashMap::with_hasher(rng.hasher()),
             offices: hashbrown::HashMap::with_hasher(rng.hasher()),
@@ -167,6 +172,25 @@ impl Registrar {
                 Place::Elsewhere
             }
         })
+    }
+
+    /// What the operator is to be told of a login that the last [`Registrar::check`] did not let in.
+    pub fn login_failed(&mut self, now: Now, flow: &Flow, msg: &Message) -> Option<LoginFailed> {
+        let (user, fault) = self.auth.take_fault()?;
+        self.failed.note(now.mono, flow, msg, &user, fault.words().into())
+    }
+
+    /// What the operator is to be told of a REGISTER that was refused though its sender had proven who he is.
+    pub fn register_failed(
+        &mut self,
+        now: Now,
+        flow: &Flow,
+        msg: &Message,
+        who: &str,
+        status: u16,
+    ) -> Option<LoginFailed> {
+        let reason = format!("right password, but refused with {status} {}", phrase(status));
+        self.failed.note(now.mono, flow, msg, who, reason.into())
     }
 
     /// The answer to a request that [`Registrar::check`] did not let in; none if it did.

@@ -120,6 +120,14 @@ pub fn rewrite(theirs: &Session, how: &Rewrite<'_>) -> Session {
     Session { lines, media }
 }
 
+/// A description of ours again, under another `o=` line.
+pub fn of_origin(mut ours: Session, origin: &Origin, address: IpAddr) -> Session {
+    if let Some(line) = ours.lines.iter_mut().find(|line| line.kind == b'o') {
+        *line = origin.line(address);
+    }
+    ours
+}
+
 /// Whether the describer holds the other side: no audio stream of it receives (or none at all, if it has no audio).
 pub fn is_hold(session: &Session) -> bool {
     let alive = |audio: bool| {

@@ -72,6 +72,8 @@ pub struct Habit {
     pub timer: bool,
     /// It wants sessions of at least so many seconds.
     pub min_se: u32,
+    /// It wants that of refreshes only: a proxy on the way has been reconfigured.
+    pub min_se_later: u32,
     /// It wants registrations of at least so many seconds (423).
     pub min_expires: u64,
     /// It does not answer OPTIONS.
@@ -98,6 +100,7 @@ impl Default for Habit {
             challenge: None,
             timer: true,
             min_se: 0,
+            min_se_later: 0,
             min_expires: 0,
             deaf_to_options: false,
             deaf_to_cancel: false,
@@ -134,6 +137,8 @@ pub enum Act {
     Reinvite(Offer),
     /// UPDATE with this offer, or without one.
     Update(Option<Offer>),
+    /// UPDATE without an offer that asks for sessions of so many seconds.
+    Refresh(u32),
     /// INFO with a digit.
     Info(char),
     /// Presses a key (RFC 4733).
@@ -449,6 +454,13 @@ impl Phone {
             Act::Update(offer) => {
                 let call = self.idle(call, "UPDATE")?;
                 self.update(now, call, *offer);
+            }
+            Act::Refresh(seconds) => {
+                let call = self.idle(call, "UPDATE")?;
+                let (contact, session) = (self.contact(), format!("{seconds};refresher=uac"));
+                self.in_dialog(now, call, "UPDATE", Purpose::Update, |m| {
+                    m.with("Contact", contact).with("Supported", "timer").with("Session-Expires", session)
+                });
             }
             Act::Info(key) => {
                 let call = self.newest(call, |c| c.stage == Stage::Up, "no call for INFO")?;
@@ -923,6 +935,12 @@ impl Phone {
         let unacked = self.servers.iter().any(|t| t.call == Some(index) && t.is_unacked() && t.id != tx);
         if (glare || unacked) && (msg.method() == "INVITE" || !msg.body.is_empty()) {
             self.reply(now, tx, Msg::response(msg, 491, phrase(491), None));
+            return;
+        }
+        let seconds = |value: &str| value.split(';').next().and_then(|s| s.trim().parse::<u32>().ok());
+        if msg.get("Session-Expires").and_then(seconds).is_some_and(|s| s < self.habit.min_se_later) {
+            let min = self.habit.min_se_later.to_string();
+            self.reply(now, tx, Msg::response(msg, 422, phrase(422), None).with("Min-SE", min));
             return;
         }
         if let Some(contact) = msg.get("Contact") {

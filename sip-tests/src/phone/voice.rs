@@ -154,10 +154,6 @@ impl Voice {
             let at = now as f64 / crate::SEC as f64;
             self.complaints.push(format!("payload type {pt} where {} was agreed, at {at:.3} s", self.payload));
         }
-        // An event that was on its way while the payload types were agreed anew is no tone.
-        if body.len() == 4 {
-            return;
-        }
         let Some(first) = body.first_chunk::<4>() else { return };
         let tone = Tone(u32::from_be_bytes(*first));
         if !body.chunks_exact(4).all(|c| c == first) {
