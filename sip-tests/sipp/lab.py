@@ -121,6 +121,12 @@ def free_port(pair=False, family=socket.AF_INET):
     raise RuntimeError("no free port")
 
 
+def udp_bound(port):
+    """Whether some process has this UDP port."""
+    wanted = f":{port:04X}"
+    return any(line.split()[1].endswith(wanted) for name in ("udp", "udp6") for line in _lines(f"/proc/net/{name}")[1:])
+
+
 # ---- /proc ----------------------------------------------------------------------------------------------------------
 
 
@@ -387,6 +393,16 @@ class Sipp:
             "-trace_err", "-error_file", self.errors, "-cp", str(free_port())]
         with open(self.screen, "wb") as out:
             self.child = start(argv + [str(x) for x in extra], core, cwd=self.directory, stdout=out, stderr=out)
+        self.port = port
+
+    def listening(self, patience=5.0):
+        """Waits until its UDP port is bound. What is sent there before comes back as an ICMP error, and strowger then leaves a phone alone for a while."""
+        deadline = time.monotonic() + patience
+        while not udp_bound(self.port):
+            if self.child.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"SIPp does not listen on port {self.port}: {self.why()}")
+            time.sleep(0.01)
+        return self
 
     def wait(self, timeout):
         """Waits for its end; returns the exit code, None when it did not end in time."""
