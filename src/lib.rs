@@ -120,7 +120,7 @@
 //! serve();
 //! phone.send_to(&Writer::answer(&hear(&phone), at, 180, "Ringing", Some("3")).finish(), at)?;
 //! serve();
-//! assert!(std::iter::repeat_with(|| hear(&carrier)).any(|m| m.status() == 180)); // after our 100 and OPTIONS
+//! assert!(std::iter::repeat_with(|| hear(&carrier)).any(|m| m.status() == 180)); // after our OPTIONS
 //! # Ok(()) }
 //! ```
 

@@ -752,10 +752,8 @@ impl B2bua {
         let Ok(offer) = body.map(|body| Session::parse(&body).map(|s| (s, body))).transpose() else {
             return self.refuse(key, flow, &msg, &Refusal::status(488));
         };
-        // Not before we know who calls: a challenge is stateless and has no 1xx (RFC 3261 8.2.7), else its caller would wait for
-        // an answer that is lost but once.
-        let trying = Writer::answer(&msg, flow.remote, 100, "Trying", None).finish();
-        self.tx.respond(self.node.now.mono, key, 100, trying, &mut self.said);
+        // The 100 is the transaction layer's: it goes out if the callee says nothing for 200 ms (RFC 3261 17.2.1), or if the INVITE
+        // comes again.
         let tx = &self.tx;
         self.twice.took(&msg, key, |key| tx.flow_of(key).is_some());
         let call = self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed);
