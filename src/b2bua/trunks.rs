@@ -674,7 +674,7 @@ impl Health {
 impl Registration {
     fn new(now: Now, rng: &mut Rng) -> Registration {
         Registration {
-            call_id: mint_call_id(0, rng),
+            call_id: mint_call_id(0, rng).into(),
             tag: format!("{:016x}{:016x}", rng.bits(), rng.bits()),
             seq: 0,
             due: now.mono,

@@ -214,15 +214,17 @@ impl Dial {
         impatient: bool,
     ) -> Dial {
         let directory = cx.directory;
-        let domain =
-            directory.node.domains.first().map_or_else(|| place.flow.local.ip().to_string(), |d| d.to_string());
+        let domain = match directory.node.domains.first() {
+            Some(domain) => domain.clone(),
+            None => Label::from(place.flow.local.ip().to_string()),
+        };
         match branch {
             Branch::Extension(number) => {
                 let from = match caller.hidden {
                     true => ANONYMOUS.to_owned(),
                     false => address(caller.name.as_deref(), &caller.user, &domain),
                 };
-                let to = format!("<sip:{number}@{domain}>");
+                let to = ["<sip:", number, "@", &domain, ">"].concat();
                 Dial { place, from, to, identity: Vec::new(), max_forwards, body, credentials: None, impatient }
             }
             Branch::Trunk { trunk, shown, .. } => {
@@ -401,7 +403,7 @@ impl Leg {
             occupies: false,
             flow,
             call_id: msg.call_id().into(),
-            tag: mint_tag(cx.engine, key, cx.rng).into(),
+            tag: mint_tag(cx.engine, key, cx.rng),
             state,
             armed: None,
             told: None,
@@ -440,8 +442,8 @@ impl Leg {
             end,
             occupies: false,
             flow: calling.dial.place.flow,
-            call_id: mint_call_id(cx.engine, cx.rng).into(),
-            tag: mint_tag(cx.engine, key, cx.rng).into(),
+            call_id: mint_call_id(cx.engine, cx.rng),
+            tag: mint_tag(cx.engine, key, cx.rng),
             state: State::Calling(Box::new(calling)),
             armed: None,
             told: None,
@@ -583,7 +585,7 @@ impl Leg {
         }
         w.parts(Name::From, &[&dial.from, ";tag=", &self.tag]);
         w.header(Name::To, &dial.to).header(Name::CallId, &*self.call_id);
-        w.fmt(Name::CSeq, format_args!("{} INVITE", calling.seq));
+        w.cseq(calling.seq, "INVITE");
         w.contact(&flow).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
         w.number(Name::SessionExpires, calling.timer.expires);
         if let Some(min_se) = calling.timer.min_se {
@@ -1498,13 +1500,52 @@ pub fn leg_of(tag: &str) -> Option<LegKey> {
     u64::from_str_radix(slot, 16).ok().map(|n| LegKey::from(KeyData::from_ffi(n)))
 }
 
-fn mint_tag(engine: u16, key: LegKey, rng: &mut Rng) -> String {
-    format!("{engine:x}.{:x}.{:016x}{:08x}", key.data().as_ffi(), rng.bits(), rng.bits32())
+fn mint_tag(engine: u16, key: LegKey, rng: &mut Rng) -> Box<str> {
+    let mut text = Hex::new();
+    text.number(engine.into()).sign(b'.').number(key.data().as_ffi()).sign(b'.');
+    text.digits(rng.bits(), 16).digits(rng.bits32().into(), 8).text().into()
 }
 
 /// A Call-ID of ours: the engine's number and 96 random bits.
-pub fn mint_call_id(engine: u16, rng: &mut Rng) -> String {
-    format!("{engine:x}-{:016x}{:08x}", rng.bits(), rng.bits32())
+pub fn mint_call_id(engine: u16, rng: &mut Rng) -> Box<str> {
+    Hex::new().number(engine.into()).sign(b'-').digits(rng.bits(), 16).digits(rng.bits32().into(), 8).text().into()
+}
+
+/// Room for the longest identifier of ours: an engine, a leg's key, 96 random bits, two signs between them.
+const LONGEST_ID: usize = 4 + 1 + 16 + 1 + 24;
+
+/// Identifiers in hexadecimal, made without the formatter: every leg has two.
+struct Hex {
+    room: [u8; LONGEST_ID],
+    len: usize,
+}
+
+impl Hex {
+    fn new() -> Hex {
+        Hex { room: [0; LONGEST_ID], len: 0 }
+    }
+
+    fn sign(&mut self, sign: u8) -> &mut Hex {
+        self.room[self.len] = sign;
+        self.len += 1;
+        self
+    }
+
+    /// As many digits as it has.
+    fn number(&mut self, n: u64) -> &mut Hex {
+        self.digits(n, (u64::BITS - n.leading_zeros()).div_ceil(4).max(1))
+    }
+
+    fn digits(&mut self, n: u64, count: u32) -> &mut Hex {
+        for at in (0..count).rev() {
+            self.sign(b"0123456789abcdef"[(n >> (4 * at) & 15) as usize]);
+        }
+        self
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.room[..self.len]).expect("digits are ASCII")
+    }
 }
 
 fn is_variant(rest: &str) -> bool {
@@ -1514,8 +1555,8 @@ fn is_variant(rest: &str) -> bool {
 fn address(name: Option<&str>, user: &str, domain: &str) -> String {
     let user = if user.is_empty() { "anonymous" } else { user };
     match name.filter(|n| !n.is_empty()) {
-        Some(name) => format!("{} <sip:{user}@{domain}>", crate::sip::quote(name)),
-        None => format!("<sip:{user}@{domain}>"),
+        Some(name) => [&crate::sip::quote(name), " <sip:", user, "@", domain, ">"].concat(),
+        None => ["<sip:", user, "@", domain, ">"].concat(),
     }
 }
 

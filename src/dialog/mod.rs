@@ -213,7 +213,7 @@ impl Dialog {
             tag => writer.parts(Name::To, &[&self.remote, ";tag=", tag]),
         };
         writer.header(Name::CallId, &*self.call_id);
-        writer.fmt(Name::CSeq, format_args!("{seq} {}", method.as_str()));
+        writer.cseq(seq, method.as_str());
         writer
     }
 }
@@ -235,8 +235,8 @@ fn route_set(msg: &Message) -> Option<Box<[Box<str>]>> {
 /// An address without its parameters, in brackets.
 fn address(addr: &NameAddr<'_>) -> Box<str> {
     match addr.display {
-        Some(display) => format!("{display} <{}>", addr.uri.raw).into(),
-        None => format!("<{}>", addr.uri.raw).into(),
+        Some(display) => [display, " <", addr.uri.raw, ">"].concat().into(),
+        None => ["<", addr.uri.raw, ">"].concat().into(),
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::chars;
 use super::name::{Method, Name};
 use super::print;
-use super::uri::{self, Bad, NameAddr, Place, Uri, Via};
+use super::uri::{self, Bad, NameAddr, Place, Uri, Via, ViaPlace};
 use super::wire;
 
 /// A request or a response that the parser has accepted. Cheap to clone: two reference counts.
@@ -24,6 +24,7 @@ pub struct Message {
     pub(super) method_text: Span,
     /// The first Via value (not line).
     pub(super) via: Span,
+    pub(super) via_place: ViaPlace,
     /// Empty: there is none; so with the tags.
     pub(super) branch: Span,
     pub(super) from: Span,
@@ -190,7 +191,7 @@ impl Message {
 
     /// The topmost Via value.
     pub fn via(&self) -> Via<'_> {
-        Via::parse_bytes(self.via.of(&self.wire)).expect("the parser has read it").0
+        Via::at(self.via.of(&self.wire), self.via_place).expect("the parser has read it")
     }
 
     /// The branch of the topmost Via.
@@ -240,6 +241,9 @@ impl Message {
 
     /// The first Contact that is an address.
     pub fn contact(&self) -> Option<NameAddr<'_>> {
+        if self.present & Name::Contact.bit() == 0 {
+            return None;
+        }
         NameAddr::parse_bytes(self.raw_values(Name::Contact).next()?).ok()
     }
 

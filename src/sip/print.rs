@@ -65,7 +65,8 @@ impl Writer {
             let value = line.value.of(&req.wire);
             match line.name {
                 Name::Via if top => {
-                    w.top_via(value, remote);
+                    w.name(Name::Via);
+                    w.seen_via(value, req.via.of(&req.wire), &req.via(), remote);
                     top = false;
                 }
                 Name::To => {
@@ -285,12 +286,23 @@ impl Writer {
     fn ip(&mut self, ip: IpAddr) {
         match ip {
             IpAddr::V4(ip) => {
-                for (i, octet) in ip.octets().into_iter().enumerate() {
-                    if i > 0 {
-                        self.out.push(b'.');
+                let mut text = [0u8; 16];
+                let mut len = 0;
+                let mut put = |c: u8| {
+                    text[len] = c;
+                    len += 1;
+                };
+                for octet in ip.octets() {
+                    if octet >= 100 {
+                        put(b'0' + octet / 100);
                     }
-                    self.decimal(u64::from(octet));
+                    if octet >= 10 {
+                        put(b'0' + octet / 10 % 10);
+                    }
+                    put(b'0' + octet % 10);
+                    put(b'.');
                 }
+                self.out.extend_from_slice(&text[..len - 1]);
             }
             // Rare enough for the general formatter. Cannot fail: the sink takes everything.
             IpAddr::V6(ip) => drop(write!(Clean(self), "{ip}")),
@@ -314,43 +326,56 @@ impl Writer {
     /// The first Via line of an answer. What the sender claims in `received` and `rport` is replaced by what we see.
     fn top_via(&mut self, line: &[u8], remote: SocketAddr) {
         self.name(Name::Via);
-        let end = uri::element_end(line);
-        match Via::parse_bytes(chars::trim(&line[..end])) {
-            Ok((via, params_at)) => {
-                let ip = remote.ip().to_canonical();
-                let asked = via.params.has("rport");
-                let received = asked || via.host.parse::<IpAddr>().map(|h| h.to_canonical()) != Ok(ip);
-                if received || via.params.has("received") {
-                    self.out.extend_from_slice(chars::trim(&line[..params_at]));
-                    for (name, value) in via.params.bytes() {
-                        if name.eq_ignore_ascii_case(b"received") || name.eq_ignore_ascii_case(b"rport") {
-                            continue;
-                        }
-                        self.out.push(b';');
-                        // The whole of it as written, quotes included: from the name's start to the value's end.
-                        let from = name.as_ptr() as usize - line.as_ptr() as usize;
-                        let to = if value.is_empty() {
-                            from + name.len()
-                        } else {
-                            let to = value.as_ptr() as usize - line.as_ptr() as usize + value.len();
-                            if line.get(to) == Some(&b'"') { to + 1 } else { to }
-                        };
-                        self.clean(&line[from..to]);
-                    }
-                    if received {
-                        self.out.extend_from_slice(b";received=");
-                        self.ip(ip);
-                    }
-                    if asked {
-                        self.out.extend_from_slice(b";rport=");
-                        self.decimal(u64::from(remote.port()));
-                    }
-                    self.clean(&line[end..]);
-                } else {
-                    self.clean(line);
-                }
+        let value = chars::trim(&line[..uri::element_end(line)]);
+        match Via::parse_bytes(value) {
+            Ok((via, _)) => self.seen_via(line, value, &via, remote),
+            Err(_) => {
+                self.clean(line);
+                self.out.extend_from_slice(b"\r\n");
             }
-            Err(_) => self.clean(line),
+        }
+    }
+
+    /// The same of a Via that is known, whose `value` is the first (or only) one of its line; behind the name.
+    fn seen_via(&mut self, line: &[u8], value: &[u8], via: &Via<'_>, remote: SocketAddr) {
+        let ip = remote.ip().to_canonical();
+        let is = |name: &[u8], what: &str| name.eq_ignore_ascii_case(what.as_bytes());
+        let (mut asked, mut told) = (false, false);
+        for (name, _) in via.params.bytes() {
+            asked |= is(name, "rport");
+            told |= is(name, "received");
+        }
+        let received = asked || via.host.parse::<IpAddr>().map(|h| h.to_canonical()) != Ok(ip);
+        if received || told {
+            self.out.extend_from_slice(chars::trim(&value[..value.len() - via.params.raw().len()]));
+            for (name, text) in via.params.bytes() {
+                if is(name, "received") || is(name, "rport") {
+                    continue;
+                }
+                self.out.push(b';');
+                // The whole of it as written, quotes included: from the name's start to the value's end.
+                let from = name.as_ptr() as usize - value.as_ptr() as usize;
+                let to = if text.is_empty() {
+                    from + name.len()
+                } else {
+                    let to = text.as_ptr() as usize - value.as_ptr() as usize + text.len();
+                    if value.get(to) == Some(&b'"') { to + 1 } else { to }
+                };
+                self.clean(&value[from..to]);
+            }
+            if received {
+                self.out.extend_from_slice(b";received=");
+                self.ip(ip);
+            }
+            if asked {
+                self.out.extend_from_slice(b";rport=");
+                self.decimal(u64::from(remote.port()));
+            }
+            // Whatever stands behind it in its line.
+            let end = value.as_ptr() as usize + value.len() - line.as_ptr() as usize;
+            self.clean(&line[chars::skip(line, end)..]);
+        } else {
+            self.clean(line);
         }
         self.out.extend_from_slice(b"\r\n");
     }

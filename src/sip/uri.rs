@@ -342,19 +342,15 @@ impl<'a> Iterator for ParamIter<'a> {
             return None;
         }
         let mut at = start;
-        let mut equals = None;
-        while at < raw.len() && raw[at] != b';' {
-            match raw[at] {
-                b'=' if equals.is_none() => equals = Some(at),
-                b'"' => {
-                    at = quoted_end(raw, at).unwrap_or(raw.len());
-                    continue;
-                }
-                _ => {}
+        loop {
+            match memchr::memchr2(b';', b'"', &raw[at..]) {
+                Some(n) if raw[at + n] == b'"' => at = quoted_end(raw, at + n).unwrap_or(raw.len()),
+                Some(n) => break at += n,
+                None => break at = raw.len(),
             }
-            at += 1;
         }
         self.at = at;
+        let equals = memchr::memchr(b'=', &raw[start..at]).map(|n| start + n);
         let name = trim(&raw[start..equals.unwrap_or(at)]);
         let value = trim(equals.map_or(&raw[..0], |e| &raw[e + 1..at]));
         let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
@@ -502,9 +498,14 @@ impl<'a> Via<'a> {
     /// The same from bytes; also gives where the parameters begin.
     pub(super) fn parse_bytes(value: &'a [u8]) -> Result<(Via<'a>, usize), Bad> {
         let (place, _) = Self::locate(value, b"")?;
-        let text = |piece: Piece| std::str::from_utf8(&value[piece.0..piece.1]).map_err(|_| Bad("Via is not UTF-8"));
-        let params = Params(&value[place.params..]);
-        Ok((Via { transport: text(place.transport)?, host: text(place.host)?, port: place.port, params }, place.params))
+        Ok((Self::at(value, place)?, usize::from(place.params)))
+    }
+
+    /// The view of a value whose place is known.
+    pub(super) fn at(value: &'a [u8], place: ViaPlace) -> Result<Via<'a>, Bad> {
+        let text = |span: Span| std::str::from_utf8(span.of(value)).map_err(|_| Bad("Via is not UTF-8"));
+        let params = Params(&value[usize::from(place.params)..]);
+        Ok(Via { transport: text(place.transport)?, host: text(place.host)?, port: place.port, params })
     }
 
     /// Reads one value; also gives the value of one of its parameters.
@@ -527,7 +528,13 @@ impl<'a> Via<'a> {
             params = skip(value, end);
         }
         let found = Params::find(&value[params..], wanted)?;
-        Ok((ViaPlace { transport: (start, end), host, port, params }, found))
+        // Text that did not come out of a message may be longer.
+        if value.len() > usize::from(u16::MAX) {
+            return Err(Bad("length of Via"));
+        }
+        let span = |piece: Piece| Span { at: piece.0 as u16, len: (piece.1 - piece.0) as u16 };
+        let place = ViaPlace { transport: span((start, end)), host: span(host), port, params: params as u16 };
+        Ok((place, found))
     }
 
     /// `SIP / 2.0 /` in its long-winded spellings; gives where the transport begins.
@@ -562,12 +569,13 @@ impl<'a> Via<'a> {
     }
 }
 
-/// Where the parts of a Via value stand.
+/// Where the parts of a Via value stand, which is no longer than a message.
+#[derive(Clone, Copy, Default)]
 pub(super) struct ViaPlace {
-    transport: Piece,
-    host: Piece,
+    transport: Span,
+    host: Span,
     port: Option<u16>,
-    params: usize,
+    params: u16,
 }
 
 /// Splits a comma list; quotes and angle brackets protect commas. Empty elements are left out.

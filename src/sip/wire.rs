@@ -10,7 +10,7 @@ use super::door;
 use super::limits;
 use super::message::{Drop, Head, Line, Malformed, Message, Refusal, Span};
 use super::name::{self, Method, Name};
-use super::uri::{self, Place, Via};
+use super::uri::{self, Place, Via, ViaPlace};
 
 /// Header lines while reading, on the stack.
 struct Lines {
@@ -341,6 +341,7 @@ fn interpret(wire: Bytes, head: Scanned, lines: &Lines, fault: Option<Fault>) ->
         uri: message.uri,
         method_text: message.method_text,
         via: message.via,
+        via_place: message.via_place,
         branch: message.branch,
         from: message.from,
         from_place: message.from_place,
@@ -381,6 +382,7 @@ struct Draft {
     method_text: Span,
     uri: Span,
     via: Span,
+    via_place: ViaPlace,
     branch: Span,
     from: Span,
     from_place: Place,
@@ -444,11 +446,11 @@ impl Draft {
         let lines = &lines.as_slice()[usize::from(first)..];
         let line = lines[0].value.of(buf);
         // One value fills the line nearly always. No value that holds a comma outside quotes does.
-        let (value, branch, mut vias) = match Via::locate(line, b"branch") {
-            Ok((_, branch)) => (line, branch, 1),
+        let (value, (place, branch), mut vias) = match Via::locate(line, b"branch") {
+            Ok(found) => (line, found, 1),
             Err(_) => {
                 let value = trim(&line[..uri::element_end(line)]);
-                (value, Via::locate(value, b"branch").map_err(|_| bad)?.1, count(line))
+                (value, Via::locate(value, b"branch").map_err(|_| bad)?, count(line))
             }
         };
         for line in lines[1..].iter().filter(|l| l.name == Name::Via) {
@@ -458,6 +460,7 @@ impl Draft {
             return Err((400, "Too Many Via Header Fields"));
         }
         self.via = Span::within(buf, value);
+        self.via_place = place;
         if let Some(branch) = branch {
             // Nothing behind the cookie: two such transactions could not be told apart (RFC 4475 3.2.1).
             if !short(branch) || branch.eq_ignore_ascii_case(COOKIE) {

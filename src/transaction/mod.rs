@@ -960,9 +960,16 @@ fn identify(msg: &Message, id: &mut Vec<u8>) {
 
 /// The To tag of an answer that our user wrote.
 fn to_tag(answer: &Bytes) -> Option<String> {
-    let at = memchr::memmem::find(answer, b"\r\nTo: ")? + 6;
-    let end = at + memchr::memchr(b'\r', &answer[at..])?;
-    let to = std::str::from_utf8(&answer[at..end]).ok()?;
+    // Line by line: it is one of the first, and a searcher costs more to make.
+    let mut rest = &answer[..];
+    let line = loop {
+        let end = memchr::memchr(b'\n', rest)?;
+        rest = &rest[end + 1..];
+        if let Some(value) = rest.strip_prefix(b"To: ") {
+            break value;
+        }
+    };
+    let to = std::str::from_utf8(&line[..memchr::memchr(b'\r', line)?]).ok()?;
     NameAddr::parse(to).ok()?.params.get("tag").map(String::from)
 }
 
@@ -970,38 +977,51 @@ fn to_tag(answer: &Bytes) -> Option<String> {
 const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Engine number, slot, secret: 18 bytes.
 const BRANCH_BYTES: usize = 18;
+/// The same as letters.
+const BRANCH_LETTERS: usize = (BRANCH_BYTES * 8).div_ceil(5);
+/// What each byte stands for in a branch, plus one; 0 is no letter.
+const VALUES: [u8; 256] = {
+    let mut values = [0; 256];
+    let mut i = 0;
+    while i < LETTERS.len() {
+        values[LETTERS[i] as usize] = i as u8 + 1;
+        i += 1;
+    }
+    values
+};
 
 fn encode(engine: u16, slot: u64, secret: u64) -> String {
     let mut raw = [0u8; BRANCH_BYTES];
     raw[..2].copy_from_slice(&engine.to_be_bytes());
     raw[2..10].copy_from_slice(&slot.to_be_bytes());
     raw[10..].copy_from_slice(&secret.to_be_bytes());
-    let mut text = String::with_capacity(MAGIC.len() + (BRANCH_BYTES * 8).div_ceil(5));
-    text.push_str(MAGIC);
-    let (mut bits, mut held) = (0u32, 0);
+    let mut text = [0u8; MAGIC.len() + BRANCH_LETTERS];
+    text[..MAGIC.len()].copy_from_slice(MAGIC.as_bytes());
+    let (mut bits, mut held, mut at) = (0u32, 0, MAGIC.len());
     for byte in raw {
         bits = bits << 8 | u32::from(byte);
         held += 8;
         while held >= 5 {
             held -= 5;
-            text.push(char::from(LETTERS[(bits >> held & 31) as usize]));
+            text[at] = LETTERS[(bits >> held & 31) as usize];
+            at += 1;
         }
     }
     // 144 bits are 28 letters and 4 bits
-    text.push(char::from(LETTERS[(bits << (5 - held) & 31) as usize]));
-    text
+    text[at] = LETTERS[(bits << (5 - held) & 31) as usize];
+    String::from(std::str::from_utf8(&text).expect("letters are ASCII"))
 }
 
 /// Slot and secret of a branch of ours; each branch has one spelling only.
 fn decode(branch: &str, engine: u16) -> Option<(u64, u64)> {
     let text = branch.strip_prefix(MAGIC)?.as_bytes();
-    if text.len() != (BRANCH_BYTES * 8).div_ceil(5) {
+    if text.len() != BRANCH_LETTERS {
         return None;
     }
     let mut raw = [0u8; BRANCH_BYTES];
     let (mut bits, mut held, mut at) = (0u32, 0, 0);
     for letter in text {
-        let value = LETTERS.iter().position(|l| l == letter)? as u32;
+        let value = u32::from(VALUES[usize::from(*letter)].checked_sub(1)?);
         bits = bits << 5 | value;
         held += 5;
         if held >= 8 {
