@@ -106,6 +106,7 @@ enum Given {
     Formats(Vec<(u8, String)>),
     Health(Health),
     Forgets,
+    Careless,
 }
 
 #[derive(Clone, Debug)]
@@ -318,6 +319,7 @@ impl Ladder {
                 Given::DeafToOptions => habit.deaf_to_options = true,
                 Given::Refuses(method, code) => habit.refuse.push((method, code)),
                 Given::Formats(formats) => habit.formats = formats,
+                Given::Careless => habit.careless = true,
                 Given::Forgets => habit.keeps_registered = false,
                 Given::Health(_) => {}
             }
@@ -1031,6 +1033,7 @@ fn given(w: &[&str]) -> Result<Given, String> {
         }
         ["is", health] => Given::Health(read_health(health)?),
         ["forgets", "to", "refresh"] => Given::Forgets,
+        ["answers", "holds", "carelessly"] => Given::Careless,
         _ => return Err("not understood".into()),
     })
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::{Instant, Rng};
-use crate::media::{Command, Kind, Port, RecordingId, Remote, Side};
-use crate::sdp::offer::{self, Origin, Rewrite};
+use crate::media::{Command, Kind, Payloads, Port, RecordingId, Remote, Side};
+use crate::sdp::offer::{self, Numbers, Origin, Rewrite};
 use crate::sdp::session::{self, Direction, Format, Session};
 
 /// A leg's end of the streams.
@@ -27,13 +27,15 @@ pub struct End {
     told: Option<Bytes>,
     /// Where the peer's signalling comes from.
     source: IpAddr,
-    tapped: bool,
+    /// Which stream is recorded, where, as which side, and how it is read.
+    tapped: Option<(usize, RecordingId, Side, Payloads)>,
 }
 
 #[derive(Debug)]
 struct Stream {
     port: Option<Port>,
     kind: Kind,
+    numbers: Numbers,
 }
 
 /// No RTP port is free: 503 with `Reason: Q.850;cause=34`.
@@ -56,7 +58,7 @@ impl End {
     /// An end whose ports the peer reaches at `address`.
     pub fn new(rng: &mut Rng, address: IpAddr) -> End {
         let (origin, ssrc) = (Origin::new(rng.bits()), rng.bits32());
-        End { streams: Vec::new(), origin, address, ssrc, heard: None, told: None, source: address, tapped: false }
+        End { streams: Vec::new(), origin, address, ssrc, heard: None, told: None, source: address, tapped: None }
     }
 
     /// The peer of this leg said `theirs`. `source` is where its signalling comes from: a peer whose description names
@@ -65,7 +67,9 @@ impl End {
     pub fn heard(&mut self, desk: &mut Desk<'_>, theirs: &Session, body: &[u8], source: IpAddr) -> Result<(), NoPort> {
         self.heard = Some(Bytes::copy_from_slice(body));
         self.source = source;
-        self.open(desk, theirs)
+        self.open(desk, theirs)?;
+        self.streams.iter_mut().zip(&theirs.media).for_each(|(stream, media)| stream.numbers.learn(media));
+        Ok(())
     }
 
     fn point(&self, commands: &mut Vec<Command>, theirs: &Session) {
@@ -79,7 +83,7 @@ impl End {
     fn open(&mut self, desk: &mut Desk<'_>, theirs: &Session) -> Result<(), NoPort> {
         for (i, media) in theirs.media.iter().enumerate() {
             if self.streams.len() == i {
-                self.streams.push(Stream { port: None, kind: Kind::Opaque });
+                self.streams.push(Stream { port: None, kind: Kind::Opaque, numbers: Numbers::default() });
             }
             let stream = &mut self.streams[i];
             let Some(kind) = offer::relay_kind(media) else { continue };
@@ -143,7 +147,7 @@ impl End {
     /// Gives all ports back.
     pub fn close(&mut self, commands: &mut Vec<Command>) -> Vec<Port> {
         let ports: Vec<Port> = self.streams.drain(..).filter_map(|s| s.port).collect();
-        if self.tapped {
+        if self.tapped.is_some() {
             commands.extend(ports.first().map(|&port| Command::Untap { port }));
         }
         commands.extend(ports.iter().map(|&port| Command::Close { port }));
@@ -157,12 +161,36 @@ impl End {
 
     /// Records what this leg's first audio stream says.
     pub fn tap(&mut self, commands: &mut Vec<Command>, recording: RecordingId, side: Side) {
-        let (Some(own), false) = (self.last_heard(), self.tapped) else { return };
+        let (Some(own), None) = (self.last_heard(), &self.tapped) else { return };
         let Some((i, port)) = own.audio().and_then(|i| Some((i, self.streams.get(i)?.port?))) else { return };
-        let declared = self.formats_told(i);
-        let payloads = session::payloads(&declared, &own.media[i].codecs());
-        commands.push(Command::Tap { port, recording, side, payloads });
-        self.tapped = true;
+        let payloads = session::payloads(&self.formats_told(i), &own.media[i].codecs());
+        commands.push(Command::Tap { port, recording, side, payloads: payloads.clone() });
+        self.tapped = Some((i, recording, side, payloads));
+    }
+
+    /// The recorder reads by the codecs that stand now.
+    fn retap(&mut self, commands: &mut Vec<Command>, own: &Session) {
+        let Some((i, recording, side, before)) = self.tapped.take() else { return };
+        let found = own.media.get(i).filter(|media| media.port != 0).zip(self.streams.get(i).and_then(|s| s.port));
+        let now = found.map(|(media, port)| (port, session::payloads(&self.formats_told(i), &media.codecs())));
+        let payloads = match now {
+            Some((port, payloads)) if payloads != before => {
+                commands.push(Command::Tap { port, recording, side, payloads: payloads.clone() });
+                payloads
+            }
+            _ => before,
+        };
+        self.tapped = Some((i, recording, side, payloads));
+    }
+
+    /// The codec that both have agreed on for the first audio stream, with events.
+    pub fn in_use(&self) -> Option<[Format; 2]> {
+        let own = self.last_heard()?;
+        let stream = own.audio()?;
+        let told = self.formats_told(stream);
+        let codecs = own.media[stream].codecs();
+        let voice = codecs.into_iter().find(|f| f.is_voice() && told.iter().any(|t| t.same_codec(f)))?;
+        Some([voice, Format::EVENT])
     }
 
     fn formats_told(&self, stream: usize) -> Vec<Format> {
@@ -171,25 +199,35 @@ impl End {
     }
 }
 
-/// A description of one leg as ours for another: with our address and ports of that leg.
-pub fn pass(desk: &mut Desk<'_>, theirs: &Session, to: &mut End, keep: Option<&[Format]>) -> Result<Bytes, NoPort> {
+/// A description of one leg as ours for another: with our address, ports and payload types of that leg. `keep`: the only codecs
+/// that go on, if any of them is there. `answer`: it answers what the peer of the other leg said last.
+pub fn pass(
+    desk: &mut Desk<'_>,
+    theirs: &Session,
+    to: &mut End,
+    keep: Option<&[Format]>,
+    answer: bool,
+) -> Result<Bytes, NoPort> {
     to.open(desk, theirs)?;
+    let offer = answer.then(|| to.last_heard()).flatten();
     let ports: Vec<Option<u16>> = to.streams.iter().map(|s| s.port.map(|p| p.0)).collect();
-    let how = Rewrite { address: to.address, ports: &ports, origin: &to.origin, keep_codecs: keep };
-    let mut body = offer::rewrite(theirs, &how).to_bytes();
-    if let Some(told) = &to.told
-        && *told != body
-    {
+    let keep = keep.and_then(|keep| offer::fitting(theirs, keep));
+    let how =
+        Rewrite { address: to.address, ports: &ports, origin: &to.origin, answers: offer.as_ref(), keep_codecs: keep };
+    let mut ours = offer::rewrite(theirs, &how);
+    let streams = to.streams.iter_mut().zip(&mut ours.media).filter(|(_, media)| media.port != 0);
+    streams.for_each(|(stream, media)| stream.numbers.put_into(media));
+    let mut body = ours.to_bytes();
+    if to.told.as_ref().is_some_and(|told| *told != body) {
         to.origin.version += 1;
-        let how = Rewrite { address: to.address, ports: &ports, origin: &to.origin, keep_codecs: keep };
-        body = offer::rewrite(theirs, &how).to_bytes();
+        body = offer::of_origin(ours, &to.origin, to.address).to_bytes();
     }
     to.told = Some(body.clone());
     Ok(body)
 }
 
 /// Joins two ends as their last descriptions say. `expected`: whether silence is counted (the call is answered).
-pub fn link(commands: &mut Vec<Command>, a: &End, b: &End, expected: bool) {
+pub fn link(commands: &mut Vec<Command>, a: &mut End, b: &mut End, expected: bool) {
     let (Some(at_a), Some(at_b)) = (a.last_heard(), b.last_heard()) else { return };
     a.point(commands, &at_a);
     b.point(commands, &at_b);
@@ -198,8 +236,9 @@ pub fn link(commands: &mut Vec<Command>, a: &End, b: &End, expected: bool) {
         let (Some(ma), Some(mb)) = (at_a.media.get(i), at_b.media.get(i)) else { continue };
         let alive = ma.port != 0 && mb.port != 0;
         let (da, db) = (offer::direction(&at_a, i), offer::direction(&at_b, i));
-        let to_a = offer::payload_map(&b.formats_told(i), &ma.codecs());
-        let to_b = offer::payload_map(&a.formats_told(i), &mb.codecs());
+        let (ca, cb) = (ma.codecs(), mb.codecs());
+        let to_a = offer::payload_map(&b.formats_told(i), &cb, &ca);
+        let to_b = offer::payload_map(&a.formats_told(i), &ca, &cb);
         commands.push(Command::Link { a: pa, b: pb, to_a, to_b });
         let (a_hears, b_hears) = (alive && da.receives(), alive && db.receives());
         // Who holds or is held need not send: the clock stands still.
@@ -208,6 +247,8 @@ pub fn link(commands: &mut Vec<Command>, a: &End, b: &End, expected: bool) {
         commands.push(Command::Flow { port: pa, send: a_hears, expect });
         commands.push(Command::Flow { port: pb, send: b_hears, expect });
     }
+    a.retap(commands, &at_a);
+    b.retap(commands, &at_b);
 }
 
 /// Whether either side holds the other.

@@ -173,7 +173,10 @@ impl Call {
         let mut end = bridge::End::new(cx.rng, place.media);
         let theirs = caller.end.as_ref().and_then(|e| e.last_heard());
         let Some(theirs) = theirs else { return Ok((Some(end), None)) };
-        let body = self.at_desk(cx, |desk| bridge::pass(desk, &theirs, &mut end, None));
+        // Whoever is offered after another was answered gets only the codec in use.
+        let in_use = caller.is_up().then(|| caller.end.as_ref()?.in_use()).flatten();
+        let keep = in_use.as_ref().map(<[_; 2]>::as_slice).or(self.keep());
+        let body = self.at_desk(cx, |desk| bridge::pass(desk, &theirs, &mut end, keep, false));
         match body {
             Ok(body) => Ok((Some(end), Some(body))),
             Err(NoPort) => {
@@ -305,13 +308,14 @@ impl Call {
         let theirs = Session::parse(body).map_err(|_| AnswerFault::Unreadable)?;
         let Some([caller, leg]) = legs.get_disjoint_mut([self.a, key]) else { return Ok(None) };
         let source = leg.flow().remote.ip();
+        let keep = self.keep();
         let (Some(a), Some(b)) = (caller.end.as_mut(), leg.end.as_mut()) else { return Ok(None) };
         if !b.answers(&theirs) {
             return Err(AnswerFault::Unreadable);
         }
         let answer = self.at_desk(cx, |desk| {
             b.heard(desk, &theirs, body, source)?;
-            let answer = bridge::pass(desk, &theirs, a, None)?;
+            let answer = bridge::pass(desk, &theirs, a, keep, true)?;
             bridge::link(desk.commands, a, b, expected);
             Ok(answer)
         });

@@ -323,6 +323,8 @@ struct Up {
     timer: Option<refresh::Session>,
     update: bool,
     credentials: Option<Credentials>,
+    /// What our last INVITE proved itself with: its ACK says the same (RFC 3261 13.2.2.4).
+    proof: Option<(Name, String)>,
     /// A re-INVITE or UPDATE of ours.
     offering: Option<Offering>,
     /// The peer's re-INVITE or UPDATE.
@@ -350,6 +352,7 @@ struct Offering {
     refresh: bool,
     body: Option<Bytes>,
     challenged: bool,
+    seq: u32,
     /// When it is taken back, once.
     until: Option<Instant>,
 }
@@ -472,6 +475,11 @@ impl Leg {
     /// Whether the caller made no offer: the callee's answer will be one.
     pub fn offered_late(&self) -> bool {
         matches!(&self.state, State::Invited(Invited { offer: None, .. }))
+    }
+
+    /// Whether it is answered and not over.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up(_))
     }
 
     /// Whether nothing more will come.
@@ -655,6 +663,7 @@ impl Leg {
         let mut w = Writer::answer(request, self.flow.remote, status, words, None);
         let accepted = (200..300).contains(&status);
         if accepted {
+            up.dialog.retarget(request);
             w.copy(request, Name::RecordRoute).contact(&self.flow);
             w.header(Name::Allow, ALLOW).header(Name::Supported, "timer");
             up.timer = write_timer(&mut w, timer, cx.now.mono).or(up.timer);
@@ -959,6 +968,29 @@ impl Leg {
                 self.state = State::Over;
                 Some(Event::Refused { status, phrase: words.to_owned(), reason: None, connected })
             }
+            // A connection is not the peer: what did not get through costs itself, not the call (RFC 3261 8.1.3.1).
+            State::Up(up) if failure.is_some() && self.flow.transport.reliable() => {
+                self.flow.conn = 0;
+                if let Some(offering) = up.offering.take_if(|o| o.key == key) {
+                    match offering.method {
+                        Method::Invite => up.usage.refused(cx.now.mono, status, cx.rng),
+                        _ => {
+                            up.usage.update_done(cx.now.mono, offering.seq, status, false, cx.rng);
+                        }
+                    }
+                    if let (true, Some(timer)) = (offering.refresh, up.timer.as_mut()) {
+                        timer.again(cx.now.mono);
+                    }
+                    self.rearm(cx);
+                    return (!offering.refresh).then(|| Event::OfferAnswered {
+                        status,
+                        phrase: words.to_owned(),
+                        body: None,
+                    });
+                }
+                let asking = up.asking.take_if(|asking| *asking == key);
+                asking.map(|_| Event::AskedAnswered { status, phrase: words.to_owned(), body: None })
+            }
             State::Up(up) => {
                 let ours = up.offering.as_ref().is_some_and(|o| o.key == key) || up.asking == Some(key);
                 ours.then(|| Event::Lost { because: Some(words.to_owned()), status })
@@ -1113,6 +1145,7 @@ impl Leg {
         let timer = calling.timer.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
         let mut up = Up::new(dialog, usage, timer, allows_update(msg), calling.dial.credentials.take());
         up.interval = calling.timer;
+        up.proof = calling.authorization.take();
         up.owed = Some(calling.seq);
         up.early = std::mem::take(&mut calling.early);
         up.variants = std::mem::take(&mut calling.variants);
@@ -1283,8 +1316,11 @@ impl Leg {
             w.number(Name::MinSe, min_se);
         }
         let challenged = authorization.is_some();
-        if let Some((name, value)) = authorization {
-            w.header(name, value);
+        if let Some((name, value)) = &authorization {
+            w.header(*name, value);
+        }
+        if method == Method::Invite {
+            up.proof = authorization;
         }
         w.header(Name::UserAgent, USER_AGENT);
         let bytes = finish(w, body.as_ref());
@@ -1293,7 +1329,8 @@ impl Leg {
             _ => up.usage.inviting(up.dialog.local_seq, body.is_some()),
         }
         let until = (method == Method::Invite).then(|| cx.now.mono + MAX_OFFERING);
-        up.offering = Some(Offering { key, method, refresh, body, challenged, until });
+        let seq = up.dialog.local_seq;
+        up.offering = Some(Offering { key, method, refresh, body, challenged, seq, until });
         let flow = next(cx, &up.dialog, &self.peer, self.flow);
         cx.tx.request(cx.now.mono, key, flow, bytes, method, Owner::Leg(self.key), cx.said);
     }
@@ -1355,6 +1392,7 @@ impl Up {
             timer,
             update,
             credentials,
+            proof: None,
             offering: None,
             offered: None,
             asking: None,
@@ -1371,7 +1409,11 @@ impl Up {
     fn acknowledge(&mut self, cx: &mut Cx<'_>, flow: Flow, seq: u32, body: Option<&Bytes>) {
         // The ACK of a 2xx is no transaction, but its branch must be new all the same.
         let (unused, branch) = cx.tx.branch();
-        let bytes = finish(self.dialog.ack(seq, &branch), body);
+        let mut w = self.dialog.ack(seq, &branch);
+        if let Some((name, value)) = &self.proof {
+            w.header(*name, value);
+        }
+        let bytes = finish(w, body);
         cx.tx.release(unused);
         self.usage.acknowledge(cx.now.mono, cx.timing, seq, bytes.clone());
         cx.said.push(Output::Send { flow, bytes });
@@ -1409,8 +1451,8 @@ impl Up {
             refuse(cx, key, flow, msg, &refusal);
             return None;
         }
-        self.dialog.retarget(msg);
         if msg.method() == Method::Update && body.is_none() {
+            self.dialog.retarget(msg);
             self.usage.update_answered();
             let mut w = Writer::answer(msg, flow.remote, 200, "OK", None);
             w.contact(&self.dialog.flow).header(Name::Allow, ALLOW).header(Name::Supported, "timer");

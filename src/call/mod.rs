@@ -33,6 +33,7 @@ use crate::base::{Instant, Now, Rng, Wall};
 use crate::directory::{Directory, Label, Relay, Target};
 use crate::media::{self, Port, Recorded, RecordingId};
 use crate::policy::{self, Ask, Branch, Plan, Stage};
+use crate::sdp::session::Format;
 use crate::sip::transport::Flow;
 use crate::transaction::timing::Timing;
 use crate::transaction::{self, Layer};
@@ -164,6 +165,8 @@ pub struct Call {
     ended_at: Option<Now>,
     branch: Option<Label>,
     short_ring: Duration,
+    /// Where the route may queue or play, offers hold no more than what we can play and park (INTERFACE, Media).
+    basic: bool,
     /// Every leg that is not over yet, the caller's included.
     alive: SmallVec<[LegKey; 4]>,
 }
@@ -313,6 +316,7 @@ impl Call {
             opening;
         let journey = Journey::begin(cx.now, "the call arrived");
         let stages = VecDeque::from(std::mem::take(&mut plan.stages));
+        let basic = stages.iter().any(|s| s.target.may_play() || s.confirm == Some(true) || s.answer);
         Call {
             key,
             id: RecordId::mint(cx.now.wall, cx.rng),
@@ -338,6 +342,7 @@ impl Call {
             ended_at: None,
             branch: None,
             short_ring: cx.directory.short_ring,
+            basic,
             alive: SmallVec::from_slice(&[a]),
         }
     }
@@ -506,6 +511,12 @@ impl Call {
             legs.remove(key);
             self.alive.retain(|k| *k != key);
         }
+    }
+
+    /// The codecs that an offer within this call is cut to.
+    fn keep(&self) -> Option<&'static [Format]> {
+        static BASIC: [Format; 4] = Format::BASIC;
+        self.basic.then_some(&BASIC[..])
     }
 
     fn give_back(&self, cx: &mut Cx<'_>, mut end: bridge::End) {

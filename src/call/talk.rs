@@ -104,10 +104,10 @@ impl Call {
             let told = mine.last_told().cloned();
             return from.answer_offered(cx, 200, "OK", told.as_ref());
         }
-        let source = from.flow.remote.ip();
+        let (source, keep) = (from.flow.remote.ip(), self.keep());
         let passed = self.at_desk(cx, |desk| {
             mine.heard(desk, &session, &body, source)?;
-            bridge::pass(desk, &session, theirs, None)
+            bridge::pass(desk, &session, theirs, keep, false)
         });
         let State::Connected(connected) = &mut self.state else { return };
         match passed {
@@ -166,12 +166,12 @@ impl Call {
             let held = held_plain(offerer.last_offer(), body.as_deref());
             return self.set_held(legs, cx, held);
         };
-        let source = answerer.flow.remote.ip();
+        let (source, keep) = (answerer.flow.remote.ip(), self.keep());
         let passed =
             body.as_ref().and_then(|body| Session::parse(body).ok().map(|s| (s, body))).map(|(session, body)| {
                 self.at_desk(cx, |desk| {
                     theirs.heard(desk, &session, body, source)?;
-                    let answer = bridge::pass(desk, &session, mine, None)?;
+                    let answer = bridge::pass(desk, &session, mine, keep, !late)?;
                     if !late {
                         bridge::link(desk.commands, mine, theirs, true);
                     }
@@ -228,12 +228,12 @@ impl Call {
         let (Some(mine), Some(theirs)) = (from.end.as_mut(), to.end.as_mut()) else {
             return to.ack(cx, body.as_ref());
         };
-        let source = from.flow.remote.ip();
+        let (source, keep) = (from.flow.remote.ip(), self.keep());
         let session = body.as_ref().and_then(|body| Session::parse(body).ok().map(|s| (s, body)));
         let answer = session.and_then(|(session, body)| {
             self.at_desk(cx, |desk| {
                 mine.heard(desk, &session, body, source)?;
-                let answer = bridge::pass(desk, &session, theirs, None)?;
+                let answer = bridge::pass(desk, &session, theirs, keep, true)?;
                 bridge::link(desk.commands, mine, theirs, true);
                 Ok::<_, bridge::NoPort>(answer)
             })

@@ -158,6 +158,21 @@ pub enum Target {
     NotYet(Label),
 }
 
+impl Target {
+    /// Whether a caller may be played to there or kept waiting by us, or led on to where he may.
+    pub fn may_play(&self) -> bool {
+        matches!(
+            self,
+            Target::Queue(_)
+                | Target::Branch(_)
+                | Target::OpenBranch
+                | Target::Dealer(_)
+                | Target::NearestDealer
+                | Target::Duty(_)
+        )
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

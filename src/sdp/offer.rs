@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::session::{Direction, Format, Line, Media, Session};
+use super::session::{Direction, Format, Line, MAX_PAYLOAD, Media, Session};
 use crate::media::{Kind, PtMap};
 
 /// Attributes that must not pass a plain relay: ICE (RFC 8839), SRTP and DTLS keys (RFC 4568, 5763), rtcp-mux (5761), BUNDLE
@@ -79,6 +79,9 @@ pub struct Rewrite<'a> {
     pub ports: &'a [Option<u16>],
     /// Our `o=` line.
     pub origin: &'a Origin,
+    /// The offer of the other side that this answers: a direction that it does not allow is narrowed (RFC 3264 6.1), for peers that answer
+    /// a hold as if there was none.
+    pub answers: Option<&'a Session>,
     /// Audio codecs that stay, if not all: `telephone-event` in this list keeps every clock of it. A stream that has none left
     /// (but events) is refused.
     pub keep_codecs: Option<&'a [Format]>,
@@ -186,8 +189,19 @@ pub fn check_answer(offer: &Session, answer: &Session) -> Result<(), Mismatch> {
 }
 
 /// Payload types to translate on the way to a peer: `declared` is what we told the sender, `peer` what the receiver said.
-/// Codecs that the receiver does not know are not in the table and pass as they are.
-pub fn payload_map(declared: &[Format], peer: &[Format]) -> Vec<PtMap> {
+/// Codecs that the receiver does not know are not in the table and pass as they are. `own` is what the sender said itself: many send by
+/// their own numbers where they ought to use ours.
+pub fn payload_map(declared: &[Format], own: &[Format], peer: &[Format]) -> Vec<PtMap> {
+    let mut map = translate(declared, peer);
+    for pair in translate(own, peer) {
+        if !declared.iter().any(|f| f.payload == pair.from) {
+            map.push(pair);
+        }
+    }
+    map
+}
+
+fn translate(declared: &[Format], peer: &[Format]) -> Vec<PtMap> {
     let mut map: Vec<PtMap> = Vec::new();
     for (i, from) in declared.iter().enumerate() {
         // Several entries of one codec (H.264 profiles) match in their order.
@@ -199,6 +213,87 @@ pub fn payload_map(declared: &[Format], peer: &[Format]) -> Vec<PtMap> {
         }
     }
     map
+}
+
+/// Dynamic payload types of a stream, and what each of them stands for in one dialog: a number never changes its meaning while the
+/// session lasts (RFC 3264 8.3.2), and a codec keeps its number, whatever the far side of the call names it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Numbers(Vec<Number>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Number {
+    format: Format,
+    /// Its parameters, which tell two profiles of one codec apart.
+    fmtp: Box<[u8]>,
+    /// The peer named it in its last description.
+    current: bool,
+}
+
+/// The first dynamic payload type (RFC 3551 6).
+const DYNAMIC: u8 = 96;
+
+impl Numbers {
+    /// The peer of the dialog described its stream: its numbers are the ones that hold.
+    pub fn learn(&mut self, media: &Media) {
+        self.0.iter_mut().for_each(|known| known.current = false);
+        for format in media.codecs().into_iter().filter(|f| f.payload >= DYNAMIC) {
+            let number = Number { fmtp: fmtp(media, format.payload), format, current: true };
+            match self.0.iter_mut().find(|known| known.format.payload == number.format.payload) {
+                Some(known) => *known = number,
+                None => self.0.push(number),
+            }
+        }
+    }
+
+    /// Gives a description of the far side, which is about to be told to the peer, the numbers of this dialog. A codec that is
+    /// new here keeps the far side's number if that is free.
+    pub fn put_into(&mut self, media: &mut Media) {
+        let codecs = media.codecs();
+        let mut pairs: Vec<PtMap> = Vec::new();
+        for format in codecs.iter().filter(|f| f.payload >= DYNAMIC) {
+            let to = self.of(format, &fmtp(media, format.payload), &pairs).or_else(|| {
+                let taken =
+                    |p: u8| self.0.iter().any(|n| n.format.payload == p) || pairs.iter().any(|pair| pair.to == p);
+                let free = (DYNAMIC..=MAX_PAYLOAD).find(|p| !taken(*p) && codecs.iter().all(|f| f.payload != *p));
+                Some(format.payload).filter(|p| !taken(*p)).or(free)
+            });
+            // With every number taken it goes as it is.
+            let to = to.unwrap_or(format.payload);
+            if !self.0.iter().any(|known| known.format.payload == to) {
+                let fmtp = fmtp(media, format.payload);
+                self.0.push(Number { format: Format { payload: to, ..format.clone() }, fmtp, current: false });
+            }
+            pairs.push(PtMap { from: format.payload, to });
+        }
+        media.renumber(&pairs);
+    }
+
+    /// The number that a codec has here: by its parameters, else by the same number, else the next of its like; what the
+    /// peer named last goes before what was so earlier.
+    fn of(&self, format: &Format, fmtp: &[u8], used: &[PtMap]) -> Option<u8> {
+        let like = |current: bool| {
+            let like = self.0.iter().filter(move |n| n.current || !current).filter(|n| n.format.same_codec(format));
+            like.filter(|n| !used.iter().any(|pair| pair.to == n.format.payload))
+        };
+        let same = |n: &&Number| n.format.payload == format.payload;
+        [true, false].into_iter().find_map(|current| {
+            let twins = || like(current).filter(|n| *n.fmtp == *fmtp);
+            let found = twins().find(same).or_else(|| twins().next()).or_else(|| like(current).find(same));
+            found.or_else(|| like(current).next()).map(|n| n.format.payload)
+        })
+    }
+}
+
+fn fmtp(media: &Media, payload: u8) -> Box<[u8]> {
+    media.fmtp(payload).unwrap_or_default().trim_ascii().into()
+}
+
+/// What of `offered` may go on where only `keep` is wanted: `keep`, if there is any sound left then. Else all of it: a call that
+/// cannot be played to is better than none.
+pub fn fitting<'a>(offered: &Session, keep: &'a [Format]) -> Option<&'a [Format]> {
+    let audio = offered.media.iter().find(|media| media.is_audio() && media.port != 0)?;
+    let left = audio.codecs().iter().any(|f| f.is_voice() && keep.iter().any(|k| k.same_codec(f)));
+    left.then_some(keep)
 }
 
 /// Whether a description repeats an earlier one of the same dialog, as a session refresh does (RFC 3264 8: the same `o=` line
@@ -273,7 +368,8 @@ fn rewrite_stream(theirs: &Session, stream: usize, how: &Rewrite<'_>) -> Media {
             ours.set_codecs(&kept);
         }
     }
-    let direction = direction(theirs, stream);
+    let allowed = how.answers.map_or(Direction::SendRecv, |offer| self::direction(offer, stream).reversed());
+    let direction = direction(theirs, stream).and(allowed);
     if direction != theirs.direction(stream) {
         ours.set_direction(direction);
     }
@@ -340,7 +436,7 @@ mod tests {
 
     fn ours(theirs: &Session, ports: &[Option<u16>], keep: Option<&[Format]>) -> String {
         let origin = Origin { user: "-".into(), id: 5, version: 2 };
-        rewrite(theirs, &Rewrite { address: US, ports, origin: &origin, keep_codecs: keep }).to_string()
+        rewrite(theirs, &Rewrite { address: US, ports, origin: &origin, answers: None, keep_codecs: keep }).to_string()
     }
 
     #[test]
@@ -456,8 +552,143 @@ mod tests {
             (vec![h264(96), h264(97)], vec![h264(97), h264(96)], vec![]),
         ] {
             let map: Vec<_> = map.into_iter().map(|(from, to)| PtMap { from, to }).collect();
-            assert_eq!(payload_map(&declared, &peer), map);
+            assert_eq!(payload_map(&declared, &[], &peer), map);
         }
+    }
+
+    #[test]
+    fn an_answer_is_no_wider_than_its_offer() {
+        let of = |direction: &str| parse(&format!("{HEAD}m=audio 4 RTP/AVP 0\r\na={direction}"));
+        for (offered, answered, told) in [
+            ("sendonly", "sendrecv", Direction::RecvOnly),
+            ("sendonly", "recvonly", Direction::RecvOnly),
+            ("inactive", "sendrecv", Direction::Inactive),
+            ("recvonly", "inactive", Direction::Inactive),
+            ("sendrecv", "sendonly", Direction::SendOnly),
+        ] {
+            let (offer, origin) = (of(offered), Origin::new(1));
+            let how =
+                Rewrite { address: US, ports: &[Some(4)], origin: &origin, answers: Some(&offer), keep_codecs: None };
+            assert_eq!(rewrite(&of(answered), &how).direction(0), told, "{offered} {answered}");
+        }
+    }
+
+    #[test]
+    fn what_a_sender_names_itself_is_understood_too() {
+        let at = |payload: u8| Format { payload, ..Format::EVENT.clone() };
+        for (declared, own, peer, map) in [
+            (101, 96, 101, vec![(96, 101)]),
+            (101, 101, 110, vec![(101, 110)]),
+            (97, 96, 101, vec![(97, 101), (96, 101)]),
+        ] {
+            let map: Vec<_> = map.into_iter().map(|(from, to)| PtMap { from, to }).collect();
+            assert_eq!(payload_map(&[at(declared)], &[at(own)], &[at(peer)]), map);
+        }
+        // Its own number for one codec is what we declared for another: what we declared holds.
+        let opus = Format { payload: 96, name: "opus".into(), clock: 48000, channels: 2 };
+        assert_eq!(payload_map(&[opus.clone(), at(101)], &[at(96)], &[opus, at(101)]), []);
+    }
+
+    #[test]
+    fn a_dialog_keeps_its_numbers() {
+        let stream = |formats: &str| parse(&format!("{HEAD}m=audio 4 RTP/AVP {formats}")).media.remove(0);
+        let event = |n: u8| {
+            format!(
+                "
+a=rtpmap:{n} telephone-event/8000
+a=fmtp:{n} 0-15"
+            )
+        };
+        let opus = |n: u8| {
+            format!(
+                "
+a=rtpmap:{n} opus/48000/2
+a=fmtp:{n} useinbandfec=1"
+            )
+        };
+        // What the peer of this dialog described in turn, what the far side says, and what the peer is told.
+        for (heard, theirs, told) in [
+            (vec![format!("8 101{}", event(101))], format!("8 96{}", event(96)), vec!["8", "101"]),
+            (vec![], format!("8 96{}", event(96)), vec!["8", "96"]),
+            // 101 is taken by something else here
+            (vec![format!("101 8{}", opus(101))], format!("8 101{}", event(101)), vec!["8", "96"]),
+            // both have both, crosswise
+            (
+                vec![format!("96 97{}{}", opus(96), event(97))],
+                format!("96 97{}{}", event(96), opus(97)),
+                vec!["97", "96"],
+            ),
+            // the last numbers that the peer named go first
+            (
+                vec![format!("8 101{}", event(101)), format!("8 96{}", event(96))],
+                format!("8 101{}", event(101)),
+                vec!["8", "96"],
+            ),
+        ] {
+            let mut numbers = Numbers::default();
+            heard.iter().for_each(|text| numbers.learn(&stream(text)));
+            let mut media = stream(&theirs);
+            let names: Vec<_> = media.codecs().into_iter().map(|f| f.name).collect();
+            numbers.put_into(&mut media);
+            assert_eq!(media.formats, told, "{heard:?} {theirs}");
+            assert_eq!(media.codecs().into_iter().map(|f| f.name).collect::<Vec<_>>(), names, "the maps moved along");
+            let again = media.clone();
+            numbers.put_into(&mut media);
+            assert_eq!(media, again, "its own numbers stay");
+        }
+    }
+
+    #[test]
+    fn profiles_of_one_codec_are_told_apart() {
+        let stream = |formats: &str| parse(&format!("{HEAD}m=video 4 RTP/AVP {formats}")).media.remove(0);
+        let h264 = |n: u8, profile: &str| {
+            format!(
+                "
+a=rtpmap:{n} H264/90000
+a=fmtp:{n} profile-level-id={profile}"
+            )
+        };
+        let mut numbers = Numbers::default();
+        numbers.learn(&stream(&format!(
+            "96 97 98{}{}
+a=rtpmap:98 rtx/90000
+a=fmtp:98 apt=97",
+            h264(96, "a"),
+            h264(97, "b")
+        )));
+        let mut media = stream(&format!(
+            "100 101{}
+a=rtpmap:101 rtx/90000
+a=fmtp:101 apt=100;rtx-time=9",
+            h264(100, "b")
+        ));
+        numbers.put_into(&mut media);
+        assert_eq!(media.formats, ["97", "98"]);
+        assert_eq!(media.fmtp(98), Some(&b"apt=97;rtx-time=9"[..]));
+        let mut red = stream(
+            "100 99
+a=rtpmap:100 red/8000
+a=fmtp:100 99/99
+a=rtpmap:99 L8/8000",
+        );
+        let mut numbers = Numbers::default();
+        numbers.learn(&stream(
+            "111
+a=rtpmap:111 L8/8000",
+        ));
+        numbers.put_into(&mut red);
+        assert_eq!((red.formats.clone(), red.fmtp(100)), (vec!["100".into(), "111".into()], Some(&b"111/111"[..])));
+    }
+
+    #[test]
+    fn an_offer_is_cut_if_something_is_left() {
+        let of = |audio: &str| parse(&format!("{HEAD}m=audio 4 RTP/AVP {audio}"));
+        let opus = "
+a=rtpmap:96 opus/48000/2
+a=rtpmap:101 telephone-event/8000";
+        assert_eq!(fitting(&of(&format!("96 0 101{opus}")), &Format::BASIC), Some(&Format::BASIC[..]));
+        assert_eq!(fitting(&of(&format!("96 101{opus}")), &Format::BASIC), None);
+        assert_eq!(fitting(&parse(&format!("{HEAD}m=image 4 udptl t38")), &Format::BASIC), None);
     }
 
     #[test]

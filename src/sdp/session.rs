@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::media::{Codec, Payloads};
+use crate::media::{Codec, Payloads, PtMap};
 
 /// Longest description that is read, in bytes; a SIP message is bounded by the same figure.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -362,6 +362,36 @@ impl Media {
         self.lines.splice(at..at, maps);
     }
 
+    /// Gives payload types other numbers: in the list of formats and in every attribute that names them, redundancy
+    /// (`fmtp:98 96/96`, RFC 2198) and retransmission (`apt=`, RFC 4588) included. What stands in no pair stays.
+    pub fn renumber(&mut self, pairs: &[PtMap]) {
+        let new = |text: &[u8]| {
+            let payload = number::<u8>(text)?;
+            pairs.iter().find(|pair| pair.from == payload && pair.to != payload).map(|pair| pair.to.to_string())
+        };
+        for format in &mut self.formats {
+            if let Some(to) = new(format.as_bytes()) {
+                *format = to;
+            }
+        }
+        for line in &mut self.lines {
+            let Some((name, value)) = line.attribute() else { continue };
+            let is = |one: &str| name.eq_ignore_ascii_case(one.as_bytes());
+            if !(is("rtpmap") || is("fmtp") || is("rtcp-fb")) {
+                continue;
+            }
+            let end = value.iter().position(|b| *b == b' ').unwrap_or(value.len());
+            let (payload, rest) = value.split_at(end);
+            let mut text = [name, &b":"[..], new(payload).as_deref().map_or(payload, str::as_bytes)].concat();
+            if is("fmtp") {
+                renumber_fmtp(rest, new, &mut text);
+            } else {
+                text.extend_from_slice(rest);
+            }
+            *line = Line::new(b'a', text);
+        }
+    }
+
     fn rtpmap(&self, payload: u8) -> Option<Format> {
         self.lines.iter().find_map(|line| match line.attribute() {
             Some((name, value)) if name.eq_ignore_ascii_case(b"rtpmap") => {
@@ -635,6 +665,35 @@ fn print_lines(lines: &[Line], out: &mut BytesMut) {
         out.put_slice(&[line.kind, b'=']);
         out.put_slice(&line.value);
         out.put_slice(b"\r\n");
+    }
+}
+
+/// The parameters of an `a=fmtp` line with the payload types in them renumbered.
+fn renumber_fmtp(rest: &[u8], new: impl Fn(&[u8]) -> Option<String>, out: &mut Vec<u8>) {
+    let swap = |part: &[u8], out: &mut Vec<u8>| match new(part) {
+        Some(to) => out.extend_from_slice(to.as_bytes()),
+        None => out.extend_from_slice(part),
+    };
+    let words = rest.trim_ascii();
+    let red = words.contains(&b'/') && words.iter().all(|b| b.is_ascii_digit() || *b == b'/');
+    match memchr::memmem::find(rest, b"apt=") {
+        _ if red => {
+            out.push(b' ');
+            for (i, part) in words.split(|b| *b == b'/').enumerate() {
+                if i > 0 {
+                    out.push(b'/');
+                }
+                swap(part, out);
+            }
+        }
+        Some(at) => {
+            let (head, tail) = rest.split_at(at + 4);
+            let end = tail.iter().position(|b| !b.is_ascii_digit()).unwrap_or(tail.len());
+            out.extend_from_slice(head);
+            swap(&tail[..end], out);
+            out.extend_from_slice(&tail[end..]);
+        }
+        None => out.extend_from_slice(rest),
     }
 }
 

@@ -72,7 +72,7 @@ fn extensions(msg: &Message) -> Result<(), Refusal> {
 
 fn body(msg: &Message) -> Result<(), Refusal> {
     let accept = match msg.method() {
-        Method::Invite => ACCEPT,
+        Method::Invite | Method::Update => ACCEPT,
         Method::Message => ACCEPT_MESSAGE,
         _ => return Ok(()),
     };
@@ -84,7 +84,9 @@ fn body(msg: &Message) -> Result<(), Refusal> {
         // A call's SDP may lie in a multipart, whose parts have to be told apart; a MESSAGE is passed on whole, to phones that would have
         // to read it whole.
         let known = match msg.method() {
-            Method::Invite => msg.sdp().map_err(|_| Refusal::new(400, "Bad Multipart Body"))?.is_some(),
+            Method::Invite | Method::Update => {
+                msg.sdp().map_err(|_| Refusal::new(400, "Bad Multipart Body"))?.is_some()
+            }
             _ => msg.content_type().is_some_and(|t| listed(accept, t)),
         };
         if !known && !optional(msg) {

@@ -88,6 +88,8 @@ pub struct Habit {
     pub speaks: bool,
     /// It refreshes its own registration.
     pub keeps_registered: bool,
+    /// It answers a hold as if there was none.
+    pub careless: bool,
     /// Status for in-dialog requests instead of 200, e.g. 488 for a re-INVITE.
     pub refuse: Vec<(String, u16)>,
 }
@@ -108,6 +110,7 @@ impl Default for Habit {
             formats: vec![(8, "PCMA/8000".into()), (0, "PCMU/8000".into()), (101, "telephone-event/8000".into())],
             speaks: true,
             keeps_registered: true,
+            careless: false,
             refuse: Vec::new(),
         }
     }
@@ -1328,7 +1331,7 @@ impl Phone {
             call.offered = None;
         }
         let mut pick = None;
-        call.voice.digits = None;
+        call.voice.digits_before.extend(call.voice.digits.take());
         call.voice.agreed_at = now;
         call.voice.listens = formats.iter().map(|f| f.0).collect();
         for format in &media.formats {
@@ -1388,7 +1391,8 @@ impl Phone {
     /// Our answer to an offer that was taken.
     fn answer(&self, index: usize, offer: &Sdp) -> String {
         let call = &self.calls[index];
-        Ours { direction: call.voice.direction, zero: false, ..self.ours(call) }.answer(offer)
+        let direction = if self.habit.careless { Direction::SendRecv } else { call.voice.direction };
+        Ours { direction, zero: false, ..self.ours(call) }.answer(offer)
     }
 
     // --- odds and ends ------------------------------------------------------------------------------------------------

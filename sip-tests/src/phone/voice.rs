@@ -34,6 +34,8 @@ pub struct Voice {
     pub agreed_at: Time,
     /// The payload type of digits.
     pub digits: Option<u8>,
+    /// Payload types of digits that were agreed upon earlier: what was on its way then may still come (RFC 3264 8.3.2).
+    pub digits_before: Vec<u8>,
     /// The negotiation is far enough for packets to flow.
     pub on: bool,
     /// Tones heard, with how many packets and when last.
@@ -76,6 +78,7 @@ impl Voice {
             listens: Vec::new(),
             agreed_at: 0,
             digits: None,
+            digits_before: Vec::new(),
             on: false,
             heard: Vec::new(),
             keys: String::new(),
@@ -101,9 +104,11 @@ impl Voice {
         self.next = if self.next + FRAME < now { now + FRAME } else { self.next + FRAME };
         self.seq = self.seq.wrapping_add(1);
         self.stamp = self.stamp.wrapping_add(SAMPLES as u32);
-        if let Some(event) = self.pressing.pop() {
-            let pt = self.digits.unwrap_or(101);
-            return Some((to, self.packet(pt, event)));
+        match (self.digits, self.pressing.pop()) {
+            (Some(pt), Some(event)) => return Some((to, self.packet(pt, event))),
+            // The peer does not take keys any more.
+            (None, Some(_)) => self.pressing.clear(),
+            (_, None) => {}
         }
         let tone = self.tone.0.to_be_bytes();
         let sound = tone.iter().copied().cycle().take(SAMPLES).collect();
@@ -138,7 +143,10 @@ impl Voice {
             _ => self.source = Some(ssrc),
         }
         let (pt, body) = (packet[1] & 0x7f, &packet[12..]);
-        if Some(pt) == self.digits && body.len() == 4 {
+        // What the far side sends may lag behind by an answer that is lost a few times.
+        let settled = self.agreed_at > 0 && now > self.agreed_at + 8 * crate::SEC;
+        let digits = Some(pt) == self.digits || (!settled && self.digits_before.contains(&pt));
+        if digits && body.len() == 4 {
             // The stamp of our own phones moves within an event, so the end bit and the key tell one press from the next.
             let press = u32::from(body[0]) | u32::from(body[1] & 0x80) << 8;
             if self.last_key != Some(press) && body[1] & 0x80 != 0 {
@@ -148,8 +156,6 @@ impl Voice {
             return;
         }
         self.last_key = None;
-        // What the far side sends may lag behind by an answer that is lost a few times.
-        let settled = self.agreed_at > 0 && now > self.agreed_at + 8 * crate::SEC;
         if settled && pt != self.payload && !self.listens.contains(&pt) {
             let at = now as f64 / crate::SEC as f64;
             self.complaints.push(format!("payload type {pt} where {} was agreed, at {at:.3} s", self.payload));
