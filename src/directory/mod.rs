@@ -4,8 +4,12 @@
 
 pub mod calendar;
 pub mod contacts;
+pub mod country;
 pub mod number;
+pub mod numbering;
+pub mod region;
 mod route;
+pub mod spelling;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +24,10 @@ use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;
 pub use calendar::Calendar;
 pub use contacts::{Contact, Contacts};
+pub use country::Country;
 pub use number::E164;
+pub use numbering::{Numbering, Place};
+pub use region::{District, Region};
 pub use route::{Branch, CallerPattern, Dealer, Duty, Route, Step, Target, Turn, When};
 
 /// The name of something the operator named: a trunk, a queue, a route. Cheap to keep and to copy.
@@ -59,6 +66,8 @@ pub struct Directory {
     pub duties: Vec<Duty>,
     /// Routes, in file order.
     pub routes: Vec<Route>,
+    /// Which number belongs to which region; the built-in plan unless something better is loaded.
+    pub numbering: Arc<Numbering>,
     /// What phones dial.
     pub dial: Dial,
     /// Customers, as they were imported. Not the configuration's: a reload keeps them.
@@ -95,6 +104,7 @@ impl Directory {
             dealers: Vec::new(),
             duties: Vec::new(),
             routes: Vec::new(),
+            numbering: Arc::default(),
             dial: Dial::default(),
             contacts: Arc::default(),
             not_yet: Vec::new(),
@@ -353,7 +363,7 @@ pub struct Number {
     /// The trunk that owns it.
     pub trunk: Label,
     /// ISO 3166-2 region.
-    pub region: Option<Label>,
+    pub region: Option<Region>,
     /// Branch.
     pub branch: Option<Label>,
     /// Shown to people.

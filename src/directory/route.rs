@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::{E164, Label, Recording};
+use super::{E164, Label, Recording, Region};
 use crate::base::Wall;
 
 /// `[[route]]`.
@@ -108,7 +108,7 @@ pub struct Step {
     /// `play:` answers the call first.
     pub answer: bool,
     /// Callers from these regions go past it.
-    pub except_regions: Vec<Label>,
+    pub except_regions: Vec<Region>,
 }
 
 impl Step {
@@ -202,7 +202,7 @@ pub struct Branch {
     /// What is dialled to reach it.
     pub number: Option<Label>,
     /// ISO 3166-2 region.
-    pub region: Option<Label>,
+    pub region: Option<Region>,
     /// Its zone, the node's if it names none.
     pub zone: TimeZone,
     /// Name of the calendar that says when it is open; none: always.
@@ -221,7 +221,7 @@ pub struct Dealer {
     /// What is dialled to reach it.
     pub number: Option<Label>,
     /// Whose callers are his: ISO 3166-2 regions.
-    pub regions: Vec<Label>,
+    pub regions: Vec<Region>,
     /// Zone of his hours, the node's if he names none.
     pub zone: TimeZone,
     /// Where his calls go.

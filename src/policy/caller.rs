@@ -1,7 +1,7 @@
 //! Who calls, as far as it is known, and what follows from it: the number called, the branches of both sides.
 
 use super::Ask;
-use crate::directory::{Branch, Directory, E164, Extension, Label, Number};
+use crate::directory::{Branch, Directory, E164, Extension, Label, Number, Region};
 
 /// The two ends of a call, looked up once.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl<'a> Ends<'a> {
         let number = self.number?;
         match &number.branch {
             Some(name) => self.directory.branch(name),
-            None => self.in_region(number.region.as_ref()?),
+            None => self.in_region(number.region?),
         }
     }
 
@@ -60,7 +60,7 @@ impl<'a> Ends<'a> {
             .or_else(|| self.called_branch().map(|b| (b, "the branch of the number called")))
     }
 
-    fn in_region(&self, region: &str) -> Option<&'a Branch> {
-        self.directory.branches.iter().find(|b| b.region.as_deref() == Some(region))
+    fn in_region(&self, region: Region) -> Option<&'a Branch> {
+        self.directory.branches.iter().find(|b| b.region == Some(region))
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Wall;
-use crate::directory::{Directory, E164, Label, Recording, Target};
+use crate::directory::{Directory, E164, Label, Recording, Region, Target};
 
 pub use fork::{Branch, Fork, fork};
 pub use rule::plan;
@@ -148,7 +148,7 @@ pub struct Stage {
     /// `play:` answers the call first.
     pub answer: bool,
     /// Callers from these regions go past it.
-    pub except_regions: Vec<Label>,
+    pub except_regions: Vec<Region>,
 }
 
 impl Stage {

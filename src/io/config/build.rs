@@ -18,7 +18,7 @@ use super::{Config, Files, Http, MediaPorts, value};
 use crate::base::Wall;
 use crate::directory::{
     Branch, CallerIdForm, Class, Dealer, Dial, Directory, Duty, E164, Extension, Label, Listen, MediaPolicy,
-    Node as ThisNode, Number, NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk,
+    Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret, Step, Strategy, Target, Trunk,
     Turn, When,
 };
 use crate::sip::digest::Algorithm;
@@ -89,6 +89,14 @@ impl<'a> View<'a> {
 
     fn number(&self, key: &str) -> Option<E164> {
         self.node(key)?.text()?.parse().ok()
+    }
+
+    fn regions(&self, key: &str) -> Vec<Region> {
+        self.texts(key).iter().filter_map(|code| Region::parse(code)).collect()
+    }
+
+    fn region(&self, key: &str) -> Option<Region> {
+        Region::parse(self.node(key)?.text()?)
     }
 
     fn size(&self, key: &str) -> u64 {
@@ -316,7 +324,7 @@ impl Builder<'_> {
         let name = v.text("name")?;
         Some(Branch {
             number: v.text("number"),
-            region: v.text("region"),
+            region: v.region("region"),
             zone: zone(&v, "timezone").unwrap_or_else(|| here.clone()),
             calendar: v.text("calendar"),
             caller_id: v.number("caller_id"),
@@ -329,7 +337,7 @@ impl Builder<'_> {
         let name = v.text("name")?;
         Some(Dealer {
             number: v.text("number"),
-            regions: v.texts("regions"),
+            regions: v.regions("regions"),
             zone: zone(&v, "timezone").unwrap_or_else(|| here.clone()),
             to: self.steps(v.own("to"), &format!("dealer \"{name}\"")),
             dealers: v.texts("dealers"),
@@ -419,7 +427,7 @@ impl Builder<'_> {
                 step.caller_name = v.text("caller_name");
                 step.record = self.recording(&v, "record", who);
                 step.answer = v.bool("answer");
-                step.except_regions = v.texts("except_regions");
+                step.except_regions = v.regions("except_regions");
             }
             steps.push(step);
         }
@@ -444,7 +452,7 @@ fn number(v: View<'_>) -> Option<Number> {
     Some(Number {
         e164: v.number("e164")?,
         trunk: v.text("trunk")?,
-        region: v.text("region"),
+        region: v.region("region"),
         branch: v.text("branch"),
         label: v.text("label"),
         campaign: v.text("campaign"),

@@ -113,6 +113,8 @@ fn every_mistake_has_its_code_line_and_hint() {
         (15, "trunk = \"carier\"", "config::unknown_name", 15, "did you mean `carrier`?"),
         (15, "trunk = \"carrier\"\n[[number]]\ne164 = \"+73433000001\"\ntrunk = \"carrier\"", "config::duplicate_number", 17, "another"),
         (18, "region = \"RU-SVEE\"", "config::bad_region", 18, "did you mean `RU-SVE`?"),
+        (18, "region = \"Свердловская обл.\"", "config::bad_region", 18, "did you mean `RU-SVE`?"),
+        (18, "region = \"KZ-ALA\"", "config::bad_region", 18, "did you mean `KZ`?"),
         (18, "to = \"branch:ekb\"", "config::cycle", 18, "opening hours"),
         (21, "hours = [\"mon-fry 09:00-18:00\"]", "config::bad_hours", 21, "mon-fri"),
         (21, "hours = []\nholidays = [\"nowhere/*.json\"]", "config::no_match", 22, "looked in"),

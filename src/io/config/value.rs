@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::directory::calendar::Span;
-use crate::directory::{Cidr, E164};
+use crate::directory::{Cidr, Country, E164, Region};
 
 /// What is wrong with a value, in words.
 pub type Wrong = String;
@@ -78,32 +78,12 @@ pub fn zone(text: &str) -> Result<jiff::tz::TimeZone, Wrong> {
 
 /// ISO 3166-1, two capital letters.
 pub fn country(text: &str) -> Result<(), Wrong> {
-    let fits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
-    if fits { Ok(()) } else { Err("is not a country of two capital letters".to_owned()) }
+    Country::parse(text).map(drop).ok_or_else(|| "is not a country of two capital letters".to_owned())
 }
 
-/// Subjects of Russia as ISO 3166-2 names them.
-pub const RUSSIAN_REGIONS: [&str; 83] = [
-    "RU-AD", "RU-AL", "RU-ALT", "RU-AMU", "RU-ARK", "RU-AST", "RU-BA", "RU-BEL", "RU-BRY", "RU-BU", "RU-CE", "RU-CHE",
-    "RU-CHU", "RU-CU", "RU-DA", "RU-IN", "RU-IRK", "RU-IVA", "RU-KAM", "RU-KB", "RU-KC", "RU-KDA", "RU-KEM", "RU-KGD",
-    "RU-KGN", "RU-KHA", "RU-KHM", "RU-KIR", "RU-KK", "RU-KL", "RU-KLU", "RU-KO", "RU-KOS", "RU-KR", "RU-KRS", "RU-KYA",
-    "RU-LEN", "RU-LIP", "RU-MAG", "RU-ME", "RU-MO", "RU-MOS", "RU-MOW", "RU-MUR", "RU-NEN", "RU-NGR", "RU-NIZ",
-    "RU-NVS", "RU-OMS", "RU-ORE", "RU-ORL", "RU-PER", "RU-PNZ", "RU-PRI", "RU-PSK", "RU-ROS", "RU-RYA", "RU-SA",
-    "RU-SAK", "RU-SAM", "RU-SAR", "RU-SE", "RU-SMO", "RU-SPE", "RU-STA", "RU-SVE", "RU-TA", "RU-TAM", "RU-TOM",
-    "RU-TUL", "RU-TVE", "RU-TY", "RU-TYU", "RU-UD", "RU-ULY", "RU-VGG", "RU-VLA", "RU-VLG", "RU-VOR", "RU-YAN",
-    "RU-YAR", "RU-YEV", "RU-ZAB",
-];
-
-/// ISO 3166-2, e.g. `RU-SVE`.
+/// ISO 3166-2, e.g. `RU-SVE`, or a country.
 pub fn region(text: &str) -> Result<(), Wrong> {
-    let wrong = || "is not a region by ISO 3166-2".to_owned();
-    let (land, part) = text.split_once('-').ok_or_else(wrong)?;
-    country(land).map_err(|_| wrong())?;
-    let shaped = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-    if !shaped || (land == "RU" && !RUSSIAN_REGIONS.contains(&text)) {
-        return Err(wrong());
-    }
-    Ok(())
+    Region::parse(text).map(drop).ok_or_else(|| "is not a region by ISO 3166-2".to_owned())
 }
 
 /// E.164 with its plus.

@@ -8,6 +8,7 @@ use super::problem::{Place, Problem, alike, suggest};
 use super::schema::{self, Key, Kind, Named, Need, Section, Targets};
 use super::target::Parsed;
 use super::value;
+use crate::directory::{Country, Region};
 
 /// What has names, with where each stands.
 #[derive(Debug, Default)]
@@ -555,9 +556,14 @@ fn zone_help(text: &str) -> String {
 }
 
 fn region_help(text: &str) -> String {
-    match alike(text, value::RUSSIAN_REGIONS) {
-        Some(name) if text.starts_with("RU") => format!("did you mean `{name}`?"),
-        _ => "write country and part by ISO 3166-2, e.g. \"RU-SVE\"".to_owned(),
+    // A name in any spelling of the registry; the country of a subdivision that we do not tell apart; a slip of the pen.
+    let country = || text.split_once('-').and_then(|(land, _)| Country::parse(land)).filter(|c| *c != Country::RU);
+    match Region::read(text).or_else(|| country().map(Region::from)) {
+        Some(region) => format!("did you mean `{region}`?"),
+        None => match alike(text, Region::all().map(Region::code)) {
+            Some(name) if text.starts_with("RU") => format!("did you mean `{name}`?"),
+            _ => "write country and part by ISO 3166-2, e.g. \"RU-SVE\", or a country: \"KZ\"".to_owned(),
+        },
     }
 }
 
