@@ -43,7 +43,7 @@ fn plain() -> Directory {
         name: "ekb-1".into(),
         domains: vec![DOMAIN.into()],
         digest: vec![Algorithm::Md5, Algorithm::Sha256],
-        country: "RU".into(),
+        country: Some(strowger::directory::Country::RU),
         zone: calendar::zone("Asia/Yekaterinburg").expect("it is in the bundle"),
     };
     let mut d = Directory::empty(node);

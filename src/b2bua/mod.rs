@@ -38,7 +38,8 @@ use crate::call::bridge;
 use crate::call::leg::{self, Identity, Leg};
 use crate::call::record::{Called, Caller, Direction};
 use crate::call::{Call, CallKey, Cx, LegKey, Legs, Opening, Owner, Peer, Switch};
-use crate::directory::{Directory, E164, Label, Relay};
+use crate::directory::reading::{self, Dialect, Reading};
+use crate::directory::{Directory, E164, Label, Relay, Trunk};
 use crate::media;
 use crate::policy::{self, Ask as Question, Branch, Kind};
 use crate::registrar::Registrar;
@@ -856,12 +857,13 @@ impl B2bua {
 
     fn trunk_calls_us(&self, directory: &Directory, flow: &Flow, msg: &Message, from: &NameAddr<'_>) -> Option<Who> {
         let ip = flow.remote.ip();
-        let country = &*directory.node.country;
-        let read = |user: &str| E164::read(user, country).filter(|n| directory.number(*n).is_some());
-        let candidates = |did_header: Option<&str>| {
-            let uri = msg.uri().ok().and_then(|u| read(&u.user_number()));
-            let to = || read(&msg.to().uri.user_number());
-            let header = || did_header.and_then(|name| read(&header_user(msg, name)?));
+        let country = directory.node.country;
+        let candidates = |trunk: &Trunk| {
+            let dialect = trunk.dialect(country);
+            let read = |user: &str| E164::read(user, dialect).filter(|n| directory.number(*n).is_some());
+            let uri = msg.uri().ok().and_then(|u| read(&u.user_decoded()));
+            let to = || read(&msg.to().uri.user_decoded());
+            let header = || trunk.did_header.as_deref().and_then(|name| read(&header_user(msg, name)?));
             uri.or_else(to).or_else(header)
         };
         let allowed = directory
@@ -869,23 +871,26 @@ impl B2bua {
             .iter()
             .filter(|t| t.allow_from.iter().any(|c| c.contains(ip)) || self.node.trunks.owns(&t.name, ip));
         let (trunk, number) = allowed
-            .filter_map(|t| Some((t, candidates(t.did_header.as_deref())?)))
+            .filter_map(|t| Some((t, candidates(t)?)))
             .find(|(t, n)| directory.number(*n).is_some_and(|n| n.trunk == t.name))?;
-        let asserted = trunk.trust_identity.then(|| msg.addresses(Name::PAssertedIdentity).flatten().next()).flatten();
-        let shown = asserted.as_ref().unwrap_or(from);
-        let hidden = msg.text(Name::Privacy).is_some_and(|p| Privacy::parse(p).hides())
-            || from.uri.host.eq_ignore_ascii_case("anonymous.invalid");
-        let caller = E164::read(&shown.uri.user_number(), country);
-        let text = caller.map_or_else(|| shown.uri.user_decoded().into_owned(), |n| n.to_string());
-        let name =
-            shown.display.is_some().then(|| shown.display_text().into_owned()).filter(|n| !n.is_empty() && !hidden);
-        let number_text: Label = text.as_str().into();
+        let asserted =
+            trunk.trust_identity.then(|| msg.addresses(Name::PAssertedIdentity).flatten()).into_iter().flatten();
+        let Told { name, user, number: caller, hidden } = told(asserted.chain([from.clone()]), trunk.dialect(country));
+        let veiled = told([from.clone()].into_iter(), trunk.dialect(country)).hidden;
+        let hidden = hidden || veiled || msg.text(Name::Privacy).is_some_and(|p| Privacy::parse(p).hides());
+        let name = name.filter(|_| !hidden);
+        let region = caller.and_then(|n| directory.numbering.place(n).regions.first().map(ToString::to_string));
         Some(Who {
-            peer: Peer::Trunk { trunk: trunk.name.clone(), number: number_text },
+            peer: Peer::Trunk { trunk: trunk.name.clone(), number: user.as_str().into() },
             question: Question::In { trunk: trunk.name.clone(), number, caller, anonymous: hidden || caller.is_none() },
-            caller: Caller { number: Some(text.clone()).filter(|_| !hidden), name: name.clone(), ..Caller::default() },
+            caller: Caller {
+                number: Some(user.clone()).filter(|_| !hidden),
+                name: name.clone(),
+                region,
+                ..Caller::default()
+            },
             called: called_number(directory, number),
-            identity: Identity { name, user: text, hidden },
+            identity: Identity { name, user, hidden },
             trunk: Some(trunk.name.clone()),
         })
     }
@@ -914,6 +919,36 @@ struct Who {
     trunk: Option<Label>,
 }
 
+/// What a trunk's request says of the caller.
+struct Told {
+    name: Option<String>,
+    /// The number in E.164 form, else what stood there; "anonymous" if nothing did.
+    user: String,
+    number: Option<E164>,
+    /// Nobody is named.
+    hidden: bool,
+}
+
+/// The first address that names a number; without any, the first of all: asserted ones stand before From.
+fn told<'a>(addresses: impl Iterator<Item = NameAddr<'a>>, dialect: Dialect) -> Told {
+    let mut first = None;
+    for address in addresses {
+        let user = address.uri.user_decoded();
+        let nobody = address.uri.host.eq_ignore_ascii_case(reading::ANONYMOUS_HOST);
+        let name = || Some(address.display_text().into_owned()).filter(|name| !reading::is_anonymous(name));
+        match Reading::of(&user, dialect) {
+            Reading::Number(number, _) => {
+                return Told { name: name(), user: number.to_string(), number: Some(number), hidden: nobody };
+            }
+            Reading::Malformed if first.is_none() => {
+                first = Some(Told { name: name(), user: user.into_owned(), number: None, hidden: nobody });
+            }
+            Reading::Anonymous | Reading::Malformed => {}
+        }
+    }
+    first.unwrap_or_else(|| Told { name: None, user: "anonymous".to_owned(), number: None, hidden: true })
+}
+
 fn is_live(calls: &SlotMap<CallKey, Call>, key: CallKey) -> bool {
     calls.get(key).is_some_and(|call| !call.is_closing())
 }
@@ -924,7 +959,7 @@ enum Stranger {
 }
 
 fn called(directory: &Directory, dialled: &str) -> Called {
-    match E164::read(dialled, &directory.node.country) {
+    match E164::read(dialled, directory.node.country) {
         Some(number) if directory.extension(dialled).is_none() => called_number(directory, number),
         _ => {
             let label = directory.extension(dialled).map(|e| e.name.to_string());

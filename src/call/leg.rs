@@ -230,7 +230,7 @@ impl Dial {
             Branch::Trunk { trunk, shown, .. } => {
                 let trunk = directory.trunk(trunk);
                 let user = match (trunk, shown) {
-                    (Some(trunk), Some(shown)) => shown.written(trunk.number_format, &directory.node.country),
+                    (Some(trunk), Some(shown)) => shown.written(trunk.number_format, directory.node.country),
                     _ => caller.user.clone(),
                 };
                 let own = format!("<sip:{user}@{domain}>");

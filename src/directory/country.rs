@@ -11,6 +11,17 @@ use super::E164;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Country(pub(super) u8);
 
+/// How people of a country dial.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dialling {
+    /// What stands before a number of another country; the first is written, the others are understood.
+    pub international: &'static [&'static str],
+    /// What stands before a number of the own country; empty where nothing does.
+    pub national: &'static str,
+    /// Digits of a national number at most.
+    pub longest: usize,
+}
+
 impl Country {
     /// Russia.
     pub const RU: Country = Country::of_code("RU");
@@ -48,6 +59,43 @@ impl Country {
     /// The E.164 country code, e.g. `7` or `375`; several countries may share one, and a few islands have none.
     pub fn calling_code(self) -> &'static str {
         TABLE[usize::from(self.0)].1
+    }
+
+    /// How its people dial.
+    pub fn dialling(self) -> Dialling {
+        let international: &[&str] = match (self.calling_code(), self.code()) {
+            ("7", _) => &["810", "00"],
+            ("1", _) => &["011", "00"],
+            (_, "BY" | "TM" | "TJ") => &["810", "00"],
+            (_, "UZ") => &["00", "810"],
+            (_, "AU") => &["0011", "00"],
+            (_, "JP") => &["010", "00"],
+            (_, "KR") => &["001", "002", "00"],
+            (_, "HK" | "SG" | "TH" | "ID" | "KH") => &["001", "00"],
+            (_, "TW") => &["002", "00"],
+            (_, "KE" | "TZ" | "UG") => &["000", "00"],
+            (_, "NG") => &["009", "00"],
+            (_, "CU") => &["119", "00"],
+            _ => &["00"],
+        };
+        let (national, longest) = match (self.calling_code(), self.code()) {
+            ("7", _) => ("8", 10),
+            ("1", _) => ("1", 10),
+            (_, "BY") => ("80", 9),
+            (_, "TM") => ("8", 8),
+            (_, "HU") => ("06", 9),
+            (_, "AD") => ("", 6),
+            (_, "IS") => ("", 7),
+            (
+                _,
+                "BH" | "CY" | "DK" | "EE" | "GI" | "HK" | "KW" | "LV" | "MC" | "MT" | "NO" | "OM" | "QA" | "SG" | "TN",
+            ) => ("", 8),
+            (_, "CZ" | "ES" | "PL" | "PT" | "TJ" | "UZ") => ("", 9),
+            (_, "GR" | "MX" | "SM" | "VA") => ("", 10),
+            (_, "IT" | "LU") => ("", 11),
+            _ => ("0", 13),
+        };
+        Dialling { international, national, longest }
     }
 
     /// The country that a number belongs to; none for satellites, international freephone and codes that nobody has.

@@ -7,6 +7,7 @@ pub mod contacts;
 pub mod country;
 pub mod number;
 pub mod numbering;
+pub mod reading;
 pub mod region;
 mod route;
 pub mod spelling;
@@ -27,6 +28,7 @@ pub use contacts::{Contact, Contacts};
 pub use country::Country;
 pub use number::E164;
 pub use numbering::{Numbering, Place};
+pub use reading::{Dialect, Reading};
 pub use region::{District, Region};
 pub use route::{Branch, CallerPattern, Dealer, Duty, Route, Step, Target, Turn, When};
 
@@ -189,8 +191,8 @@ pub struct Node {
     pub domains: Vec<Label>,
     /// Challenges, in this order.
     pub digest: Vec<Algorithm>,
-    /// ISO 3166-1 country whose national numbering plan applies, e.g. `RU`.
-    pub country: Label,
+    /// Country whose national numbering plan applies.
+    pub country: Option<Country>,
     /// Its zone.
     pub zone: TimeZone,
 }
@@ -202,7 +204,7 @@ impl Node {
             name: name.into(),
             domains: vec![domain.into()],
             digest: vec![Algorithm::Md5, Algorithm::Sha256],
-            country: "".into(),
+            country: None,
             zone: TimeZone::UTC,
         }
     }
@@ -278,6 +280,11 @@ pub struct Trunk {
 }
 
 impl Trunk {
+    /// How numbers are read that it sends.
+    pub fn dialect(&self, country: Option<Country>) -> Dialect {
+        Dialect { country, format: self.number_format }
+    }
+
     /// A trunk with one URI and the defaults of the configuration: no password, no limit, numbers in E.164, the caller in From.
     pub fn new(name: &str, uri: &str) -> Trunk {
         Trunk {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::NumberFormat;
+use super::country::Country;
+use super::reading::{Dialect, Reading};
 
 /// A number in E.164 form: 7 to 15 digits behind a `+` (ITU-T E.164: at most 15).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,29 +50,25 @@ impl E164 {
         rest.is_some_and(|rest| head == 0 || self.0 / 10u64.pow(rest) == head)
     }
 
-    /// Whether the number belongs to the plan of `country` (ISO 3166-1); unknown countries own nothing.
-    pub fn is_of(self, country: &str) -> bool {
-        let digits = self.digits();
-        match country {
-            // Zone 7: Kazakhstan has 76 and 77, Russia the rest.
-            "RU" => digits.starts_with('7') && !digits.starts_with("76") && !digits.starts_with("77"),
-            "KZ" => digits.starts_with("76") || digits.starts_with("77"),
-            _ => false,
-        }
+    /// Whether the number belongs to `country`; an unknown one owns nothing.
+    pub fn is_of(self, country: Option<Country>) -> bool {
+        country.is_some() && Country::of(self) == country
     }
 
-    /// The number as people of `country` dial it at home; E.164 where that country's plan is not known.
-    pub fn national(self, country: &str) -> String {
-        let digits = self.digits();
-        match (country, digits.strip_prefix('7')) {
-            ("RU" | "KZ", Some(rest)) if rest.len() == 10 => format!("8{rest}"),
-            ("RU" | "KZ", _) => format!("810{digits}"),
-            _ => self.to_string(),
+    /// The number as people of `country` dial it at home; E.164 where the country is not known.
+    pub fn national(self, country: Option<Country>) -> String {
+        let Some(country) = country else { return self.to_string() };
+        let (digits, dialling) = (self.digits(), country.dialling());
+        match digits.strip_prefix(country.calling_code()) {
+            Some(rest) if !country.calling_code().is_empty() && rest.len() <= dialling.longest => {
+                format!("{}{rest}", dialling.national)
+            }
+            _ => format!("{}{digits}", dialling.international.first().unwrap_or(&"00")),
         }
     }
 
     /// The number as a trunk wants it written.
-    pub fn written(self, format: NumberFormat, country: &str) -> String {
+    pub fn written(self, format: NumberFormat, country: Option<Country>) -> String {
         match format {
             NumberFormat::E164 => self.to_string(),
             NumberFormat::International => self.digits(),
@@ -78,34 +76,9 @@ impl E164 {
         }
     }
 
-    /// Reads a number as a phone or a carrier of `country` may write it: `+7…`, `7…`, `8…`, `810…`, ten digits, with
-    /// spaces, brackets and hyphens.
-    pub fn read(text: &str, country: &str) -> Option<E164> {
-        const MAX_TEXT: usize = 40;
-        if text.len() > MAX_TEXT {
-            return None;
-        }
-        let mut digits = String::with_capacity(text.len());
-        let mut plus = false;
-        for (i, c) in text.trim().chars().enumerate() {
-            match c {
-                '+' if i == 0 => plus = true,
-                '0'..='9' => digits.push(c),
-                ' ' | '(' | ')' | '-' | '.' | '\u{a0}' => {}
-                _ => return None,
-            }
-        }
-        if plus {
-            return E164::from_digits(&digits).ok();
-        }
-        let full = match (country, digits.len()) {
-            ("RU" | "KZ", n) if digits.starts_with("810") && n > 11 => digits[3..].to_owned(),
-            ("RU" | "KZ", 11) if digits.starts_with('8') || digits.starts_with('7') => format!("7{}", &digits[1..]),
-            ("RU" | "KZ", 10) => format!("7{digits}"),
-            ("RU" | "KZ", n) if n < 10 => return None,
-            _ => digits,
-        };
-        E164::from_digits(&full).ok()
+    /// Reads a number in any spelling; see [`Reading`] for the extension behind it and for callers who have none.
+    pub fn read(text: &str, dialect: impl Into<Dialect>) -> Option<E164> {
+        Reading::of(text, dialect).number()
     }
 }
 
@@ -159,28 +132,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_in_every_russian_spelling() {
-        for (text, want) in [
-            ("8 (343) 300-00-01", Some("+73433000001")),
-            ("+7 343 300 00 01", Some("+73433000001")),
-            ("73433000001", Some("+73433000001")),
-            ("3433000001", Some("+73433000001")),
-            ("810442071234567", Some("+442071234567")),
-            ("121", None),
-            ("anonymous", None),
-            ("+", None),
-            ("", None),
-            ("+1234567890123456", None),
-        ] {
-            assert_eq!(E164::read(text, "RU").map(|n| n.to_string()).as_deref(), want, "{text}");
-        }
-    }
-
-    #[test]
     fn numbers_are_written_as_people_dial_them() {
-        for (number, want) in [("+79131234567", "89131234567"), ("+442071234567", "810442071234567")] {
+        for (number, country, want) in [
+            ("+79131234567", "RU", "89131234567"),
+            ("+77272500000", "RU", "87272500000"),
+            ("+78402261234", "RU", "88402261234"),
+            ("+442071234567", "RU", "810442071234567"),
+            ("+79131234567", "", "+79131234567"),
+            ("+442071234567", "GB", "02071234567"),
+            ("+79131234567", "DE", "0079131234567"),
+            ("+375172123456", "BY", "80172123456"),
+            ("+79131234567", "BY", "81079131234567"),
+            ("+12125551234", "US", "12125551234"),
+            ("+442071234567", "US", "011442071234567"),
+            ("+48123456789", "PL", "123456789"),
+        ] {
             let number: E164 = number.parse().expect("a number");
-            assert_eq!(number.national("RU"), want);
+            let country = Country::parse(country);
+            assert_eq!(number.national(country), want);
+            assert_eq!(E164::read(want, country), Some(number), "{want} in {country:?}");
         }
     }
 

@@ -31,7 +31,7 @@ impl<'a> Ends<'a> {
                 number: directory.number(*number),
             },
             Ask::Dialled { extension, text } => {
-                let read = || E164::read(text, &directory.node.country).and_then(|n| directory.number(n));
+                let read = || E164::read(text, directory.node.country).and_then(|n| directory.number(n));
                 Ends {
                     directory,
                     caller: None,

@@ -230,5 +230,5 @@ fn caller_id(directory: &Directory, trunk: &Trunk) -> Option<E164> {
 
 /// The number as the trunk wants it written.
 fn written(directory: &Directory, trunk: &Trunk, number: E164) -> String {
-    number.written(trunk.number_format, &directory.node.country)
+    number.written(trunk.number_format, directory.node.country)
 }

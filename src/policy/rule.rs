@@ -188,7 +188,7 @@ fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text: &str, at: 
         let why = vec![Why::new(format!("dialled {text}"), because)];
         return Plan { kind: Kind::Internal, route: None, stages, refuse: None, record, why };
     }
-    let country = &*directory.node.country;
+    let country = directory.node.country;
     let outside = directory.dial.outside.iter().any(|p| fits(p, text));
     let Some(number) = E164::read(text, country).filter(|_| outside) else {
         let code = directory.dial.codes.iter().find(|c| text.starts_with(&***c));
@@ -223,7 +223,7 @@ fn named(directory: &Directory, text: &str) -> Option<Target> {
 /// The class that a call to `number` needs.
 fn class_of(directory: &Directory, own: &Extension, number: E164) -> Class {
     const AREA: usize = 4; // +7 and the three digits of a Russian area code
-    if !number.is_of(&directory.node.country) {
+    if !number.is_of(directory.node.country) {
         return Class::International;
     }
     let digits = number.digits();

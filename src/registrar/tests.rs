@@ -15,7 +15,7 @@ pub(super) fn office() -> Directory {
         name: label("test"),
         domains: vec![label("office.example")],
         digest: vec![Algorithm::Md5, Algorithm::Sha256],
-        country: label("RU"),
+        country: Some(crate::directory::Country::RU),
         zone: jiff::tz::TimeZone::UTC,
     });
     directory.listen = [Transport::Udp, Transport::Tcp]

@@ -17,9 +17,9 @@ use super::target::Parsed;
 use super::{Config, Files, Http, MediaPorts, value};
 use crate::base::Wall;
 use crate::directory::{
-    Branch, CallerIdForm, Class, Dealer, Dial, Directory, Duty, E164, Extension, Label, Listen, MediaPolicy,
-    Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret, Step, Strategy, Target, Trunk,
-    Turn, When,
+    Branch, CallerIdForm, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension, Label, Listen, MediaPolicy,
+    Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret, Step, Strategy, Target,
+    Trunk, Turn, When,
 };
 use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;
@@ -178,7 +178,7 @@ impl Builder<'_> {
             name,
             domains,
             digest: node.texts("digest").iter().map(algorithm).collect(),
-            country: node.text("country").unwrap_or_else(|| "RU".into()),
+            country: node.text("country").and_then(|c| Country::parse(&c)),
             zone: zone(&node, "timezone").unwrap_or(TimeZone::UTC),
         });
         let media = View::of(self.root, "media");

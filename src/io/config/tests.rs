@@ -208,8 +208,8 @@ fn several_files_are_one() {
     };
     let config = read(texts(more), &|_| None, TODAY).expect("one configuration");
     assert_eq!(
-        (config.directory.extensions.len(), &*config.directory.node.country, &*config.directory.node.name),
-        (1, "KZ", "a")
+        (config.directory.extensions.len(), config.directory.node.country, &*config.directory.node.name),
+        (1, Some(crate::directory::Country::KZ), "a")
     );
     let report = read(texts("[node]\nname = \"b\"\n"), &|_| None, TODAY).expect_err("a name that stands twice");
     assert_eq!(

@@ -568,7 +568,7 @@ fn region_help(text: &str) -> String {
 }
 
 fn number_help(text: &str) -> String {
-    match crate::directory::E164::read(text, "RU") {
+    match crate::directory::E164::read(text, Country::RU) {
         Some(number) => format!("did you mean `{number}`?"),
         None => "write + and 7 to 15 digits with the country code, e.g. \"+73433000001\"".to_owned(),
     }
