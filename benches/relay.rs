@@ -25,7 +25,7 @@ use strowger::base::Rng;
 use strowger::io::clock::Clock;
 use strowger::io::record::{Recorder, Settings};
 use strowger::io::relay::ports::{Sockets, allowance};
-use strowger::io::relay::{self, Report, Sink};
+use strowger::io::relay::{self, Report, Sink, Stock};
 use strowger::media::packet::Sender;
 use strowger::media::{Codec, Command, Kind, Port, RecordingId, Remote, Side};
 
@@ -181,9 +181,9 @@ fn relayed(options: &Options, record: bool) -> io::Result<Row> {
     let dir = options.dir.join(format!("strowger-bench-{}", std::process::id()));
     let settings = Settings { dir: dir.clone(), keep: None, writers: 1 };
     let recorder = record.then(|| Recorder::start(settings, clock.clone(), sink.clone())).transpose()?;
-    let handle = recorder.as_ref().map(Recorder::handle);
+    let stock = Stock { recorder: recorder.as_ref().map(Recorder::handle), ..Stock::default() };
     let last = FIRST_PORT + 4 * options.calls as u16 + 1;
-    let relay = relay::start(LOCALHOST, FIRST_PORT..=last, 1, handle, clock.clone(), sink)?;
+    let relay = relay::start(LOCALHOST, FIRST_PORT..=last, 1, stock, clock.clone(), sink)?;
     let phones = phones(options)?;
     let mut ports: Vec<Port> = Vec::new();
     let mut rng = Rng::from_number(1);

@@ -18,6 +18,8 @@
 //! 121 <- CANCEL "Call completed elsewhere"      the message holds that text (' stands for a double quote)
 //! carrier-a <- 200
 //! talk carrier-a 122 2s                both hear each other and nobody else
+//! carrier-a hears sound closed.wav     what the server plays (`never heard sound` for the contrary)
+//! 122 -> KEY 1                         a key by RFC 4733; INFO 1, or SOUND 1 for its tones
 //! carrier-a -> BYE
 //! 122 <- BYE
 //! record outcome=answered answered_by=extension:122 talk_ms=2000
@@ -120,6 +122,7 @@ enum Step {
     OneWay { from: String, to: String, time: Time },
     Silent { who: Vec<String>, time: Time },
     Keys { who: String, keys: String },
+    Sound { who: String, name: String, heard: bool },
     MayHave { who: String, pattern: Pattern },
     AtMost { who: String, times: usize, method: String },
     Record(Vec<(String, String)>),
@@ -439,6 +442,25 @@ impl Play {
                 match heard == keys || !fair {
                     true => Ok(()),
                     false => Err(format!("{who} heard the keys {heard:?}")),
+                }
+            }
+            Step::Sound { who, name, heard } => {
+                let node = self.node(who)?;
+                let sounds = |w: &World| -> Vec<&'static str> {
+                    w.nodes[node].phone.calls.iter().flat_map(|c| c.voice.sounds.clone()).collect()
+                };
+                let until = self.world.now
+                    + if !heard {
+                        0
+                    } else if fair {
+                        8 * SEC
+                    } else {
+                        40 * SEC
+                    };
+                let found = self.world.play_until(until, |w| sounds(w).contains(&name.as_str()));
+                match found == *heard {
+                    true => Ok(()),
+                    false => Err(format!("{who} heard {:?}", sounds(&self.world))),
                 }
             }
             Step::MayHave { who, pattern } => {
@@ -852,6 +874,10 @@ fn step(w: &[&str]) -> Result<Step, String> {
             });
             Step::Reload(pairs.collect::<Result<_, _>>()?)
         }
+        [who, "hears", "sound", name] => Step::Sound { who: who.to_string(), name: name.to_string(), heard: true },
+        [who, "never", "heard", "sound", name] => {
+            Step::Sound { who: who.to_string(), name: name.to_string(), heard: false }
+        }
         [who, "hears", "keys", keys] => Step::Keys { who: who.to_string(), keys: keys.to_string() },
         [to, "hears", from, t] => Step::OneWay { from: from.to_string(), to: to.to_string(), time: time(t)? },
         [who, "is", "registered"] => Step::Registered(who.to_string(), true),
@@ -953,6 +979,7 @@ fn read_act(w: &[&str]) -> Result<Act, String> {
         ["UPDATE", "hold"] => Act::Update(Some(Offer::Hold)),
         ["UPDATE", "resume"] => Act::Update(Some(Offer::Resume)),
         ["INFO", key] => Act::Info(key.chars().next().unwrap_or('0')),
+        ["SOUND", key] => Act::Sound(key.chars().next().unwrap_or('0')),
         ["KEY", key] => Act::Press(key.chars().next().unwrap_or('0')),
         ["OPTIONS", to] => Act::Options(to.to_string()),
         ["MESSAGE", to, text] => Act::Message(to.to_string(), text.to_string()),
@@ -1011,6 +1038,7 @@ fn given(w: &[&str]) -> Result<Given, String> {
         ["answers", code, "after", t] => {
             Given::OnInvite(time(t)?, respond(code.parse().map_err(|_| format!("{code}?"))?))
         }
+        ["presses", key, "after", t] => Given::OnAnswer(time(t)?, Act::Press(key.chars().next().unwrap_or('0'))),
         ["hangs", "up", "after", t] => Given::OnAnswer(time(t)?, Act::Bye),
         ["asks", "for", "the", "password"] => Given::AsksPassword,
         ["asks", "for", "another", "password"] => Given::AsksOtherPassword,

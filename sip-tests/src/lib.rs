@@ -16,6 +16,7 @@ pub mod net;
 pub mod office;
 pub mod oracle;
 pub mod phone;
+pub mod sounds;
 pub mod swarm;
 pub mod world;
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use strowger::b2bua::{Action, Event, Notice, Save};
 use strowger::base::{Instant, Now, Rng, Wall};
 use strowger::directory::Directory;
-use strowger::media::relay::{Arrival, Relay, Verdict};
+use strowger::media::relay::{Arrival, Relay, Spoken, Verdict};
 use strowger::media::{self, Port};
 use strowger::sip::transport::{Flow, Transport};
 
@@ -18,7 +18,7 @@ use crate::office;
 use crate::oracle::{MAX_BURST, Oracle};
 use crate::phone::text::{First, Msg, user_of};
 use crate::phone::{Act, Habit, Identity, NotNow, Out, Phone, Wire};
-use crate::{MS, SEC, Time};
+use crate::{MS, SEC, Time, sounds};
 
 /// The core under test, as the world drives it.
 pub trait Subject {
@@ -154,6 +154,9 @@ impl World {
             spins: 0,
             stuck: false,
         };
+        for relay in &mut world.relays {
+            relay.apply(Instant::from_micros(SEC), media::Command::Sounds(sounds::library()), &mut Vec::new());
+        }
         world.tell(Event::PortsReady(PORTS.step_by(2).map(Port).collect()));
         world
     }
@@ -389,6 +392,7 @@ impl World {
             }
         }
         for i in 0..self.relays.len() {
+            self.speak(i);
             let due = self.relays[i].deadline().is_some_and(|at| at.micros() <= now);
             if due || self.relays[i].has_news() {
                 let mut out = Vec::new();
@@ -536,6 +540,23 @@ impl World {
                 let mut out = Vec::new();
                 self.relays[i].tick(now, &mut out);
                 self.report(out);
+            }
+        }
+    }
+
+    /// Sends what is due of the sounds that the server plays.
+    fn speak(&mut self, relay: usize) {
+        let mut buffer = [0; 2048];
+        while let Some(Spoken { port, to, length }) =
+            self.relays[relay].speak(Instant::from_micros(self.now), &mut buffer)
+        {
+            let own = SocketAddr::new(self.server.ip(), port.0);
+            match self.nodes.iter().position(|n| n.phone.id.address.ip() == to.ip()) {
+                Some(node) => {
+                    let bytes = Bytes::copy_from_slice(&buffer[..length]);
+                    self.send_rtp(own, to, Parcel::RtpToNode { node, port: to.port(), from: own, bytes });
+                }
+                None => self.oracle.fault(self.now, format!("a prompt to {to}, where nobody is")),
             }
         }
     }

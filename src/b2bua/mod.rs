@@ -525,8 +525,11 @@ impl B2bua {
                     self.on_call(key, |call, _, cx| call.recorded(cx, Some(result)));
                 }
             }
-            // Statistics and first packets are for the log of the worker.
-            media::Output::Heard { .. } | media::Output::Closed { .. } => {}
+            // Statistics and first packets are for the log of the worker; no call plays or listens yet.
+            media::Output::Heard { .. }
+            | media::Output::Closed { .. }
+            | media::Output::Played { .. }
+            | media::Output::Digit { .. } => {}
         }
     }
 

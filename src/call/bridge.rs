@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::{Instant, Rng};
-use crate::media::{Command, Kind, Payloads, Port, RecordingId, Remote, Side};
+use crate::media::{Codec, Command, Kind, Payloads, Port, RecordingId, Remote, Side};
 use crate::sdp::offer::{self, Numbers, Origin, Rewrite};
 use crate::sdp::session::{self, Direction, Format, Session};
 
@@ -36,6 +36,19 @@ struct Stream {
     port: Option<Port>,
     kind: Kind,
     numbers: Numbers,
+}
+
+/// Where we speak to the peer of a leg ourselves, and listen to it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Voice {
+    /// Our port of the first audio stream.
+    pub port: Port,
+    /// The codec to speak in.
+    pub codec: Codec,
+    /// Its payload type towards the peer.
+    pub payload_type: u8,
+    /// How what the peer sends is to be read.
+    pub payloads: Payloads,
 }
 
 /// No RTP port is free: 503 with `Reason: Q.850;cause=34`.
@@ -107,6 +120,52 @@ impl End {
     /// What we told the peer of this leg last.
     pub fn last_told(&self) -> Option<&Bytes> {
         self.told.as_ref()
+    }
+
+    /// The same, as it was written.
+    pub fn heard_last(&self) -> Option<&Bytes> {
+        self.heard.as_ref()
+    }
+
+    /// Our own answer to what the peer offered last, by which we speak with it ourselves: its first codec that we speak, and every
+    /// stream but the first audio stream refused.
+    pub fn answer(&mut self) -> Option<Bytes> {
+        let theirs = self.last_heard()?;
+        let port = self.streams.get(theirs.audio()?)?.port?.0;
+        let (address, codecs) = (self.address, &Format::BASIC);
+        let answer = |origin: &Origin| offer::answer(&theirs, origin, address, port, codecs, Direction::SendRecv).ok();
+        let mut body = answer(&self.origin)?.to_bytes();
+        if self.told.as_ref().is_some_and(|told| *told != body) {
+            self.origin.version += 1;
+            body = answer(&self.origin)?.to_bytes();
+        }
+        self.told = Some(body.clone());
+        Some(body)
+    }
+
+    /// Has packets flow between us and the peer, with nobody beyond us. Silence is not counted.
+    pub fn attend(&self, commands: &mut Vec<Command>) {
+        let Some(theirs) = self.last_heard() else { return };
+        self.point(commands, &theirs);
+        if let Some((i, port)) = theirs.audio().and_then(|i| Some((i, self.streams.get(i)?.port?))) {
+            let send = offer::direction(&theirs, i).receives();
+            commands.push(Command::Flow { port, send, expect: false });
+        }
+    }
+
+    /// How we speak with the peer, as the last offer and answer have it.
+    pub fn voice(&self) -> Option<Voice> {
+        let theirs = self.last_heard()?;
+        let stream = theirs.audio()?;
+        let port = self.streams.get(stream)?.port?;
+        let (declared, own) = (self.formats_told(stream), theirs.media[stream].codecs());
+        let spoken = |format: &&Format| {
+            matches!(format.codec(), Codec::Pcma | Codec::Pcmu | Codec::G722)
+                && declared.iter().any(|ours| ours.same_codec(format))
+        };
+        let format = own.iter().find(spoken)?;
+        let (codec, payload_type) = (format.codec(), format.payload);
+        Some(Voice { port, codec, payload_type, payloads: session::payloads(&declared, &own) })
     }
 
     /// Whether `theirs` says nothing new (a session refresh).

@@ -139,6 +139,7 @@ struct Shared {
     addresses: Vec<Address>,
     started: Instant,
     fixed: Fixed,
+    sounds: Arc<ArcSwap<media::sound::Library>>,
     steer: Sender<Steer>,
     /// What the core decides by, for what is looked at once a day.
     directory: ArcSwap<Directory>,
@@ -199,7 +200,9 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
     let recorder = record::Recorder::start(recording, clock.clone(), sink.clone())
         .map_err(StartError::system("start the recorder"))?;
     let ports = config.media.ports.clone();
-    let relays = relay::start(config.media.bind, ports, workers, Some(recorder.handle()), clock.clone(), sink)
+    let sounds = Arc::new(ArcSwap::new(config.sounds.clone()));
+    let stock = relay::Stock { recorder: Some(recorder.handle()), sounds: sounds.clone() };
+    let relays = relay::start(config.media.bind, ports, workers, stock, clock.clone(), sink)
         .map_err(StartError::system("start the media workers"))?;
 
     let settings = Settings {
@@ -247,6 +250,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
         addresses: listeners.addresses,
         started,
         fixed,
+        sounds,
         steer,
         directory: ArcSwap::new(config.directory.clone()),
     }));
@@ -490,6 +494,8 @@ impl Handle {
         let mut notes = self.0.fixed.changed(&new);
         self.0.directory.store(new.directory.clone());
         notes.extend(self.missing_years());
+        // Before the directory that names them.
+        self.0.sounds.store(new.sounds);
         self.0.inlet.steer(Input::Event(Event::Directory(new.directory)));
         Ok(notes)
     }

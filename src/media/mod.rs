@@ -3,20 +3,26 @@
 
 pub mod codec;
 pub mod dtmf;
+pub mod ear;
 pub mod packet;
+pub mod prompt;
 pub mod relay;
 pub mod rtcp;
+pub mod sound;
 pub mod tone;
 pub mod track;
+pub mod wav;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Rng, Wall};
+use sound::{Library, SoundName};
 
 /// Crockford's base 32.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -164,6 +170,37 @@ pub enum Command {
         /// The peer of this port ought to send.
         expect: bool,
     },
+    /// We speak on a port: these sounds, one after the other, to its peer and in the stream that the peer hears anyway. What the
+    /// linked port would send there meanwhile is dropped, and the silence clock stands still. Replaces what was played.
+    /// [`Output::Played`] comes at the end, and at once if there is nothing that can be played.
+    Play {
+        /// Which.
+        port: Port,
+        /// Names of the library; unknown ones are left out.
+        sounds: Vec<SoundName>,
+        /// G.711 or G.722, as agreed with this peer.
+        codec: Codec,
+        /// Its payload type towards this peer.
+        payload_type: u8,
+        /// From the beginning again, until [`Command::Hush`].
+        repeat: bool,
+    },
+    /// We say no more on a port.
+    Hush {
+        /// Which.
+        port: Port,
+    },
+    /// Listens for keys that the peer of a port presses: [`Output::Digit`]. They pass to the linked port all the same.
+    Listen {
+        /// Which.
+        port: Port,
+        /// How the payloads of that side are to be read; empty: listens no more.
+        payloads: Payloads,
+        /// Also for tones in the sound itself; not after the first event.
+        in_band: bool,
+    },
+    /// The sounds there are, from now on.
+    Sounds(Arc<Library>),
     /// Begins to record what arrives at `port` as `side` of `recording` (a recording begins with its first tap).
     Tap {
         /// Which.
@@ -204,6 +241,18 @@ pub enum Output {
     Heard {
         /// Which.
         port: Port,
+    },
+    /// What was to be played once on a port is over.
+    Played {
+        /// Which.
+        port: Port,
+    },
+    /// The peer of a port that is listened to pressed a key: 0 to 9, `*`, `#`, A to D.
+    Digit {
+        /// Which.
+        port: Port,
+        /// The key.
+        digit: char,
     },
     /// A port was given back.
     Closed {

@@ -9,15 +9,24 @@
 //! when the far side's stream changes (transfer, new SSRC, a jump), and a marker where it does. In between, the far side's own
 //! numbers show through by constant offsets, so loss and jitter stay visible. Payload types are translated by a table.
 //!
+//! **Where we speak ourselves** ([`Command::Play`]), [`Relay::speak`] makes the packets: they are numbered like those of any
+//! other source, so the peer hears prompt, bridge and the next prompt as one stream.
+//!
 //! No allocation, no lock, no clock here: [`Relay::packet`] is what `io::relay` calls per packet.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::packet::Header;
+use super::codec::NARROW;
+use super::ear::Ear;
+use super::packet::{FIXED, Header};
+use super::prompt::Prompt;
 use super::rtcp::{self, Moves};
+use super::sound::{Library, TICKS};
 use super::{Command, Kind, Output, Port, PtMap, Remote, Stats};
 use crate::base::Instant;
 
@@ -73,6 +82,17 @@ impl Verdict {
     }
 }
 
+/// A packet that we speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spoken {
+    /// It leaves from this port,
+    pub port: Port,
+    /// to this address,
+    pub to: SocketAddr,
+    /// and is so long.
+    pub length: usize,
+}
+
 /// Why a packet goes no further.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dropped {
@@ -100,11 +120,21 @@ pub struct Relay {
     ends: Vec<Option<End>>,
     free: Vec<u16>,
     news: Vec<Output>,
+    sounds: Arc<Library>,
+    /// Ends that speak, by when their next packet is due.
+    speakers: VecDeque<u16>,
 }
 
 impl Default for Relay {
     fn default() -> Relay {
-        Relay { index: vec![0; 1 << 16], ends: Vec::new(), free: Vec::new(), news: Vec::new() }
+        Relay {
+            index: vec![0; 1 << 16],
+            ends: Vec::new(),
+            free: Vec::new(),
+            news: Vec::new(),
+            sounds: Arc::default(),
+            speakers: VecDeque::new(),
+        }
     }
 }
 
@@ -142,9 +172,53 @@ impl Relay {
                     out.push(Output::Closed { port, stats });
                 }
             }
+            Command::Play { port, sounds, codec, payload_type, repeat } => {
+                self.hush(now, port);
+                let sounds = sounds.iter().filter_map(|name| self.sounds.get(name).cloned()).collect();
+                match Prompt::new(now, sounds, codec, payload_type, repeat) {
+                    Some(prompt) => self.play(port, prompt),
+                    None => out.push(Output::Played { port }),
+                }
+            }
+            Command::Hush { port } => self.hush(now, port),
+            Command::Listen { port, payloads, in_band } => {
+                if let Some(end) = self.end(port) {
+                    end.ear = (!payloads.is_empty()).then(|| Box::new(Ear::new(payloads, in_band)));
+                }
+            }
+            Command::Sounds(sounds) => self.sounds = sounds,
             Command::Tap { .. } | Command::Untap { .. } | Command::Finish { .. } => {}
         }
         self.news(out);
+    }
+
+    /// The next packet of ours that is due, written to the front of `buffer`: to be sent at once. To be asked until there is none.
+    pub fn speak(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Spoken> {
+        loop {
+            let slot = *self.speakers.front()?;
+            let end = self.ends[usize::from(slot)].as_mut()?;
+            let due = end.speaks_at()?;
+            if due > now {
+                return None;
+            }
+            self.speakers.pop_front();
+            let Some(length) = end.say(now, buffer) else {
+                end.prompt = None;
+                end.heard_at = now;
+                self.news.push(Output::Played { port: end.port });
+                continue;
+            };
+            self.speakers.push_back(slot);
+            if let Some(to) = end.target(false).filter(|_| end.send) {
+                end.stats.sent += 1;
+                return Some(Spoken { port: end.port, to, length });
+            }
+        }
+    }
+
+    /// When [`Relay::speak`] will have something.
+    pub fn speaks_at(&self) -> Option<Instant> {
+        self.ends[usize::from(*self.speakers.front()?)].as_ref()?.speaks_at()
     }
 
     /// Takes one packet, which may be patched in place. It must be sent at once and unchanged if the verdict is to forward it.
@@ -186,7 +260,7 @@ impl Relay {
 
     /// When somebody will have been silent for too long. It looks at every port.
     pub fn deadline(&self) -> Option<Instant> {
-        self.ends.iter().flatten().filter_map(End::silence).min()
+        self.ends.iter().flatten().filter_map(End::silence).chain(self.speaks_at()).min()
     }
 
     /// Ports in use.
@@ -233,11 +307,16 @@ impl Relay {
         }
         if let Some(header) = &header {
             end.incoming.count(header);
+            if let Some(ear) = &mut end.ear
+                && let Some(digit) = ear.packet(header, &packet[header.start..header.end])
+            {
+                self.news.push(Output::Digit { port: arrival.port, digit });
+            }
         }
         let to = end.link.ok_or(Dropped::Unlinked)?;
         let [Some(end), Some(far)] = self.pair(from, usize::from(to)) else { return Err(Dropped::Unlinked) };
         // RTCP goes on while a stream is held (RFC 3264 5.1): whoever hears nothing at all gives the call up.
-        if !far.send && !arrival.rtcp {
+        if (!far.send || far.prompt.is_some()) && !arrival.rtcp {
             return Err(Dropped::Muted);
         }
         let target = far.target(arrival.rtcp).ok_or(Dropped::Nowhere)?;
@@ -267,6 +346,7 @@ impl Relay {
         if let Some(slot) = self.slot(port) {
             // A port that the core opens again without closing it begins anew; its link goes with it.
             self.unlink(slot);
+            self.speakers.retain(|speaker| usize::from(*speaker) != slot);
             self.ends[slot] = Some(end);
             return;
         }
@@ -285,6 +365,7 @@ impl Relay {
     fn close(&mut self, port: Port) -> Option<Stats> {
         let slot = self.slot(port)?;
         self.unlink(slot);
+        self.speakers.retain(|speaker| usize::from(*speaker) != slot);
         self.index[usize::from(port.0)] = 0;
         self.free.push(slot as u16);
         self.ends[slot].take().map(|end| end.stats())
@@ -307,6 +388,25 @@ impl Relay {
         let other = self.ends[slot].as_mut().and_then(|end| end.link.take());
         if let Some(end) = other.and_then(|other| self.ends[usize::from(other)].as_mut()) {
             end.link = None;
+        }
+    }
+
+    fn play(&mut self, port: Port, prompt: Box<Prompt>) {
+        let Some(slot) = self.slot(port) else { return };
+        let Some(end) = self.ends[slot].as_mut() else { return };
+        // What we speak has this clock, whatever the first codec of the offer had.
+        end.kind = Kind::Rtp { clock: NARROW };
+        end.prompt = Some(prompt);
+        self.speakers.push_front(slot as u16);
+    }
+
+    fn hush(&mut self, now: Instant, port: Port) {
+        let Some(slot) = self.slot(port) else { return };
+        self.speakers.retain(|speaker| usize::from(*speaker) != slot);
+        if let Some(end) = self.ends[slot].as_mut()
+            && end.prompt.take().is_some()
+        {
+            end.heard_at = now;
         }
     }
 
@@ -357,6 +457,10 @@ struct End {
     heard_at: Instant,
     incoming: Incoming,
     outgoing: Outgoing,
+    /// What we say to the peer.
+    prompt: Option<Box<Prompt>>,
+    /// Listens for the peer's keys.
+    ear: Option<Box<Ear>>,
     stats: Stats,
 }
 
@@ -379,8 +483,30 @@ impl End {
             heard_at: Instant::ZERO,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
+            prompt: None,
+            ear: None,
             stats: Stats::default(),
         }
+    }
+
+    fn speaks_at(&self) -> Option<Instant> {
+        self.prompt.as_ref().map(|prompt| prompt.due())
+    }
+
+    /// Writes the packet of our own that is due. None: there is no more.
+    fn say(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        let prompt = self.prompt.as_mut()?;
+        let frame = prompt.frame(now)?;
+        let length = FIXED + frame.len();
+        buffer.get_mut(FIXED..length)?.copy_from_slice(frame);
+        let due = prompt.due();
+        let (timestamp, marker) = prompt.timestamp(|| self.outgoing.due(due, self.ssrc));
+        let seq = self.outgoing.own((self.port, self.ssrc), due, timestamp);
+        let payload_type = prompt.payload_type;
+        buffer[0] = 0x80;
+        Header { marker, payload_type, seq, timestamp, ssrc: self.ssrc, start: FIXED, end: length }.patch(buffer);
+        prompt.advance();
+        Some(length)
     }
 
     fn admit_rtp(&mut self, from: SocketAddr, packet: &[u8]) -> Result<Header, Dropped> {
@@ -461,7 +587,7 @@ impl End {
     }
 
     fn silence(&self) -> Option<Instant> {
-        let counts = self.expect && !self.silent && !self.timeout.is_zero();
+        let counts = self.expect && !self.silent && !self.timeout.is_zero() && self.prompt.is_none();
         counts.then(|| self.heard_at + self.timeout)
     }
 
@@ -557,6 +683,26 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// Where a packet of our own that begins anew stands in the stream.
+    fn due(&self, at: Instant, ssrc: u32) -> u32 {
+        if self.source.is_none() {
+            // The first of all: anywhere (RFC 3550 5.1), and the SSRC is a random number already.
+            return ssrc.rotate_left(13);
+        }
+        let elapsed = at.since(self.last_at).as_micros() as u64 * u64::from(NARROW) / 1_000_000;
+        self.last_timestamp.wrapping_add((elapsed as u32).max(TICKS))
+    }
+
+    /// The sequence number of a packet of our own.
+    fn own(&mut self, source: (Port, u32), at: Instant, timestamp: u32) -> u16 {
+        let seq = if self.source.is_none() { source.1 as u16 } else { self.last_seq.wrapping_add(1) };
+        self.source = Some(source);
+        (self.last_seq, self.last_timestamp, self.last_at) = (seq, timestamp, at);
+        seq
+    }
+}
+
 fn next_port(address: SocketAddr) -> Option<SocketAddr> {
     let port = address.port().checked_add(1).filter(|_| address.port() != 0)?;
     Some(SocketAddr::new(address.ip(), port))
@@ -579,6 +725,8 @@ mod tests {
 
     use super::*;
     use crate::media::packet::Sender;
+    use crate::media::sound::Sound;
+    use crate::media::{Codec, dtmf};
 
     const A: Port = Port(20000);
     const B: Port = Port(20002);
@@ -871,6 +1019,114 @@ mod tests {
         world.remote(A, address("10.0.0.1:1"), Some("203.0.113.7"));
         assert!(matches!(world.send(A, false, address("203.0.113.7:5"), &mut packet), Verdict::Forward { .. }));
         assert_eq!(world.send(A, false, address("203.0.113.7:6"), &mut packet), Verdict::Drop(Dropped::Stranger));
+    }
+
+    /// What we say until `ms`; each packet's header and when it left.
+    fn spoken(world: &mut World, ms: u64) -> Vec<(u64, Header)> {
+        let mut heard = Vec::new();
+        let mut buffer = [0; 200];
+        while world.ms <= ms {
+            let now = Instant::from_micros(world.ms * 1000);
+            while let Some(Spoken { port, to, length }) = world.relay.speak(now, &mut buffer) {
+                assert_eq!((port, to, length), (A, peer(A), 172));
+                heard.push((world.ms, Header::parse(&buffer[..length]).expect("RTP")));
+            }
+            world.ms += 1;
+        }
+        heard
+    }
+
+    fn beep(repeat: bool) -> Command {
+        Command::Play { port: A, sounds: vec!["beep".into()], codec: Codec::Pcma, payload_type: 8, repeat }
+    }
+
+    #[test]
+    fn prompt_and_bridge_and_prompt_are_one_stream() {
+        let mut world = World::new();
+        let mut library = Library::default();
+        library.put("beep", Sound::new(&[1000; 800], NARROW));
+        world.tell(Command::Sounds(Arc::new(library)));
+        let mut voice = Sender::new(77, 40_000, 4_000_000_000);
+        let mut last: Option<(u64, Header)> = None;
+        let mut one_stream = |at: u64, header: Header, marker: bool| {
+            if let Some((before, last)) = last {
+                assert_eq!(header.seq, last.seq.wrapping_add(1));
+                let ticks = i64::from(header.timestamp.wrapping_sub(last.timestamp) as i32);
+                assert!((ticks - (at - before) as i64 * 8).abs() <= 160, "{ticks} ticks in {} ms", at - before);
+            }
+            assert_eq!((header.ssrc, header.marker), (u32::from(A.0), marker));
+            last = Some((at, header));
+        };
+        for round in 0..3 {
+            world.tell(beep(false));
+            let end = world.ms + 300;
+            for (i, (at, header)) in spoken(&mut world, end).into_iter().enumerate() {
+                one_stream(at, header, i == 0);
+                assert!(i < 5, "100 ms");
+            }
+            assert_eq!(world.ticked(), [Output::Played { port: A }], "round {round}");
+            for i in 0..20 {
+                let header = world.talk(B, &mut voice);
+                one_stream(world.ms, header, i == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn who_hears_a_prompt_hears_nobody_else_and_need_not_speak() {
+        let mut world = World::new();
+        let mut library = Library::default();
+        library.put("beep", Sound::new(&[1000; 800], NARROW));
+        world.tell(beep(true));
+        assert_eq!(std::mem::take(&mut world.out), [Output::Played { port: A }], "no such sound");
+        world.tell(Command::Sounds(Arc::new(library)));
+        world.tell(Command::Flow { port: A, send: true, expect: true });
+        world.tell(beep(true));
+        let mut packet = Sender::new(7, 1, 1).packet(0, false, b"from B");
+        assert_eq!(world.send(B, false, peer(B), &mut packet), Verdict::Drop(Dropped::Muted));
+        let mut packet = Sender::new(7, 1, 1).packet(0, false, b"from A");
+        assert!(matches!(world.send(A, false, peer(A), &mut packet), Verdict::Forward { .. }), "and is heard");
+        world.ticked();
+        let (begin, end) = (world.ms, world.ms + 60_000);
+        let heard = spoken(&mut world, end);
+        assert_eq!(heard.len(), 3001);
+        assert!(heard.iter().enumerate().all(|(i, (at, _))| *at == begin + 20 * i as u64));
+        assert_eq!(world.ticked(), [], "the silence clock stands still");
+        world.tell(Command::Hush { port: A });
+        assert_eq!(spoken(&mut world, end + 30_000), []);
+        assert_eq!(world.ticked(), [Output::Silent { port: A }], "it begins anew");
+        // A peer that holds us gets nothing, but time goes on; a closed port says nothing.
+        world.tell(beep(false));
+        world.tell(Command::Flow { port: A, send: false, expect: false });
+        let end = world.ms + 200;
+        assert_eq!(spoken(&mut world, end), []);
+        assert_eq!(world.ticked(), [Output::Played { port: A }]);
+        world.tell(beep(true));
+        world.tell(Command::Close { port: A });
+        assert_eq!(
+            (world.relay.speaks_at(), world.relay.speak(Instant::from_micros(u64::MAX), &mut [0; 200])),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn keys_are_heard_where_somebody_listens() {
+        let mut world = World::new();
+        let mut voice = Sender::new(9, 1, 1);
+        let mut press = |world: &mut World, key| {
+            for mut packet in dtmf::press(&mut voice, 101, key, 100) {
+                world.ms += 20;
+                assert!(matches!(world.send(A, false, peer(A), &mut packet), Verdict::Forward { .. }));
+            }
+            world.ticked().into_iter().filter(|out| !matches!(out, Output::Heard { .. })).collect::<Vec<_>>()
+        };
+        assert_eq!(press(&mut world, '1'), []);
+        let payloads = vec![(0, Codec::Pcmu), (101, Codec::Event)];
+        world.tell(Command::Listen { port: A, payloads, in_band: true });
+        assert_eq!(press(&mut world, '1'), [Output::Digit { port: A, digit: '1' }]);
+        assert_eq!(press(&mut world, '#'), [Output::Digit { port: A, digit: '#' }]);
+        world.tell(Command::Listen { port: A, payloads: vec![], in_band: false });
+        assert_eq!(press(&mut world, '1'), []);
     }
 
     proptest! {

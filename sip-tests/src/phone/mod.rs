@@ -146,6 +146,8 @@ pub enum Act {
     Info(char),
     /// Presses a key (RFC 4733).
     Press(char),
+    /// Presses a key that is sent as sound.
+    Sound(char),
     /// OPTIONS to a user.
     Options(String),
     /// MESSAGE to a user.
@@ -474,6 +476,10 @@ impl Phone {
                 let call = self.newest(call, |c| c.stage == Stage::Up, "no call to press a key in")?;
                 let event = "0123456789*#ABCD".find(*key).unwrap_or(0) as u8;
                 self.calls[call].voice.press(event);
+            }
+            Act::Sound(key) => {
+                let call = self.newest(call, |c| c.stage == Stage::Up, "no call to press a key in")?;
+                self.calls[call].voice.sound_key(*key);
             }
             Act::Options(to) => {
                 let msg = self.outside("OPTIONS", to, None).with("Accept", "application/sdp");

@@ -3,8 +3,11 @@
 
 use std::net::SocketAddr;
 
+use strowger::media::Codec;
+use strowger::media::codec::Encoder;
+
 use super::sdp::Direction;
-use crate::{MS, Time};
+use crate::{MS, Time, sounds};
 
 /// Whose voice it is: the phone's index and its call's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -14,6 +17,8 @@ pub struct Tone(pub u32);
 const FRAME: Time = 20 * MS;
 /// Samples (bytes) a packet.
 const SAMPLES: usize = 160;
+/// What timestamps may differ from the clock between two packets: a phone that was held lets them stand still.
+const MAX_JUMP_MS: i64 = 3500;
 
 /// One RTP stream in both directions.
 #[derive(Clone, Debug)]
@@ -42,6 +47,8 @@ pub struct Voice {
     pub heard: Vec<Heard>,
     /// Digits heard, each once.
     pub keys: String,
+    /// Sounds heard that the server plays, each once as long as no other comes between.
+    pub sounds: Vec<&'static str>,
     /// What was wrong with the packets.
     pub complaints: Vec<String>,
     ssrc: u32,
@@ -51,6 +58,10 @@ pub struct Voice {
     source: Option<u32>,
     last_key: Option<u32>,
     pressing: Vec<Vec<u8>>,
+    /// Payloads that are sent in place of the tone, the last first.
+    saying: Vec<Vec<u8>>,
+    /// Sequence number, timestamp and time of the last packet heard.
+    last: Option<(u16, u32, Time)>,
 }
 
 /// A tone in our ear.
@@ -82,6 +93,7 @@ impl Voice {
             on: false,
             heard: Vec::new(),
             keys: String::new(),
+            sounds: Vec::new(),
             complaints: Vec::new(),
             ssrc: random as u32,
             seq: (random >> 32) as u16,
@@ -90,6 +102,8 @@ impl Voice {
             source: None,
             last_key: None,
             pressing: Vec::new(),
+            saying: Vec::new(),
+            last: None,
         }
     }
 
@@ -110,6 +124,9 @@ impl Voice {
             (None, Some(_)) => self.pressing.clear(),
             (_, None) => {}
         }
+        if let Some(payload) = self.saying.pop() {
+            return Some((to, self.packet(self.payload, payload)));
+        }
         let tone = self.tone.0.to_be_bytes();
         let sound = tone.iter().copied().cycle().take(SAMPLES).collect();
         Some((to, self.packet(self.payload, sound)))
@@ -128,6 +145,13 @@ impl Voice {
         }
     }
 
+    /// Presses a key that is sent as sound: 100 ms of its two tones.
+    pub fn sound_key(&mut self, key: char) {
+        let Some(codec) = [(8, Codec::Pcma), (0, Codec::Pcmu)].iter().find(|c| c.0 == self.payload) else { return };
+        let payload = Encoder::new(codec.1).encode(&sounds::key_samples(key));
+        self.saying = payload.chunks(SAMPLES).rev().map(<[u8]>::to_vec).collect();
+    }
+
     /// A packet arrives.
     pub fn hear(&mut self, now: Time, packet: &[u8]) {
         if packet.len() < 12 || packet[0] >> 6 != 2 {
@@ -143,6 +167,15 @@ impl Voice {
             _ => self.source = Some(ssrc),
         }
         let (pt, body) = (packet[1] & 0x7f, &packet[12..]);
+        let seq = u16::from_be_bytes([packet[2], packet[3]]);
+        let stamp = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
+        let before = self.last.replace((seq, stamp, now));
+        if let Some((last_seq, last_stamp, at)) = before.filter(|before| before.0.wrapping_add(1) == seq) {
+            let (said, took) = (i64::from(stamp.wrapping_sub(last_stamp) as i32) / 8, ((now - at) / MS) as i64);
+            if (said - took).abs() > MAX_JUMP_MS {
+                self.complaints.push(format!("timestamp went {said} ms on in {took} ms, at packet {last_seq}"));
+            }
+        }
         // What the far side sends may lag behind by an answer that is lost a few times.
         let settled = self.agreed_at > 0 && now > self.agreed_at + 8 * crate::SEC;
         let digits = Some(pt) == self.digits || (!settled && self.digits_before.contains(&pt));
@@ -159,6 +192,12 @@ impl Voice {
         if settled && pt != self.payload && !self.listens.contains(&pt) {
             let at = now as f64 / crate::SEC as f64;
             self.complaints.push(format!("payload type {pt} where {} was agreed, at {at:.3} s", self.payload));
+        }
+        if let Some(sound) = sounds::known(body) {
+            if let Some(name) = sound.filter(|name| self.sounds.last() != Some(name)) {
+                self.sounds.push(name);
+            }
+            return;
         }
         let Some(first) = body.first_chunk::<4>() else { return };
         let tone = Tone(u32::from_be_bytes(*first));

@@ -138,7 +138,8 @@ impl Builder<'_> {
         let ladder = usize::try_from(node.size("ladder")).unwrap_or(usize::MAX);
         let http = http.map(|bind: SocketAddr| Http { bind });
         let directory = Arc::new(self.directory(node, listen));
-        Config { path: PathBuf::new(), directory, data_dir, files, media, http, ladder, report: Default::default() }
+        let (path, sounds, report) = Default::default();
+        Config { path, directory, data_dir, files, media, http, sounds, ladder, report }
     }
 
     /// The data directory and the files that grow.

@@ -2,7 +2,7 @@
 //! [`Directory`] and what the server's edges need. All errors are told at once, with file, line and caret.
 //!
 //! The way of a file: [`dom`] reads text into a tree with places; [`walk`] holds the tree against [`schema`]; [`check`] looks
-//! at what only shows across tables; [`secret`] resolves passwords; [`build`] makes the [`Config`]. Nothing here panics,
+//! at what only shows across tables; [`secret`] resolves passwords; [`sounds`] reads what is played; [`build`] makes the [`Config`]. Nothing here panics,
 //! whatever the file holds.
 
 mod build;
@@ -13,6 +13,7 @@ mod dom;
 pub mod problem;
 mod schema;
 mod secret;
+mod sounds;
 mod target;
 mod value;
 mod walk;
@@ -30,6 +31,7 @@ use jiff::civil::Date;
 
 use super::clock::Clock;
 use crate::directory::Directory;
+use crate::media::sound::Library;
 pub use value::duration;
 
 use problem::{Place, Problem, Report, Severity, Source};
@@ -58,6 +60,8 @@ pub struct Config {
     pub media: MediaPorts,
     /// `[http]`, not in force yet.
     pub http: Option<Http>,
+    /// What is played to callers.
+    pub sounds: Arc<Library>,
     /// Bytes of the ring that keeps raw messages.
     pub ladder: usize,
     /// Warnings.
@@ -228,6 +232,7 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date
     let mut found = walk.problems;
     check::across(&root, &folder, env, &mut secrets, &mut found);
     let years = calendar::read(&root, &folder, today, &mut found);
+    let library = sounds::load(&root, &folder, &mut found);
     if !broken.is_empty() {
         // What a slip of syntax swallowed is not missing.
         let swallowed =
@@ -248,6 +253,7 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date
     let mut builder =
         build::Builder { root: &root, secrets: &secrets, years: &years, folder: &folder, not_yet: walk.not_yet };
     let mut config = builder.build();
+    config.sounds = Arc::new(library);
     let mut not_yet = builder.not_yet;
     not_yet.sort();
     let more = not_yet.len().saturating_sub(MAX_NOT_YET);

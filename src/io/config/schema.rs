@@ -218,6 +218,7 @@ pub static ROOT: Section = Section {
         optional("http", Kind::Table(&HTTP), "", "the HTTP API and console")
             .later("checked, but the HTTP API and the console are not there yet"),
         optional("recording", Kind::Table(&RECORDING), "", "recording of calls"),
+        optional("sounds", Kind::Table(&SOUNDS), "", "what is played to callers"),
         optional("numbering", Kind::Table(&NUMBERING), "", "which number belongs to which region")
             .later("checked, but regions are not looked up yet"),
         optional("outcome", Kind::Table(&OUTCOME), "", "how an unanswered call is classed"),
@@ -385,6 +386,21 @@ static RECORDING: Section = Section {
 };
 
 const MODES: &[&str] = &["all", "on-demand", "none"];
+
+static SOUNDS: Section = Section {
+    name: "sounds",
+    about: "What is played to callers. Files are WAV: 8000 or 16000 samples a second, PCM, A-law or µ-law.",
+    identity: None,
+    keys: &[
+        optional(
+            "dir",
+            Kind::Path,
+            "\"sounds\"",
+            "where `play:` files are, else beside this file; press-1.wav, 0.wav to 9.wav, ringback.wav there replace ours",
+        ),
+        optional("language", Kind::Choice(&["en", "ru"]), "\"ru\"", "of our own prompts; else by the node's country"),
+    ],
+};
 
 static NUMBERING: Section = Section {
     name: "numbering",

@@ -348,3 +348,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sounds_are_read_with_the_file_and_replace_ours() {
+    let dir = std::env::temp_dir().join(format!("strowger-sounds-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("own")).expect("a folder");
+    let wav = |name: &str, frames: usize| {
+        let format = hound::WavSpec {
+            channels: 1,
+            sample_rate: 8000,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
+        let mut file = hound::WavWriter::create(dir.join(name), format).expect("a file");
+        (0..frames * 160).for_each(|_| file.write_sample(100i16).expect("written"));
+        file.finalize().expect("closed");
+    };
+    wav("closed.wav", 3);
+    wav("own/press-1.wav", 2);
+    wav("own/closed.wav", 4);
+    std::fs::write(dir.join("song.wav"), b"no song").expect("written");
+    let read = |more: &str, to: &str| {
+        let text = GOOD.replace("to = [\"queue:support\"]", &format!("to = {to}"));
+        Config::parse(&dir.join("x.toml"), &format!("{text}{more}"))
+    };
+    let frames = |config: &Config, name: &str| config.sounds.get(name).map(|s| s.frames());
+    let config = read("", "[\"queue:support\", \"play:closed.wav\"]").expect("valid");
+    assert_eq!((frames(&config, "closed.wav"), config.report.problems.len()), (Some(3), 0));
+    let config = read("[sounds]\ndir = \"own\"\n", "[\"queue:support\", \"play:closed.wav\"]").expect("valid");
+    assert_eq!((frames(&config, "closed.wav"), frames(&config, "press-1")), (Some(4), Some(2)));
+    let config = read("", "[\"play:closed.wav\", \"queue:support\"]").expect("valid");
+    let codes: Vec<&str> = config.report.problems.iter().map(|p| p.code).collect();
+    assert_eq!(codes, ["config::prompt_first"]);
+    for file in ["song.wav", "gone.wav", "own"] {
+        let report = read("", &format!("[\"queue:support\", \"play:{file}\"]")).expect_err("cannot be played");
+        let codes: Vec<&str> = report.problems.iter().map(|p| p.code).collect();
+        assert_eq!(codes, ["config::sound"], "{file}");
+    }
+    std::fs::remove_dir_all(&dir).expect("removed");
+}

@@ -20,10 +20,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::io::clock::Clock;
 use crate::io::record;
+use crate::media::sound::Library;
 use crate::media::{Command, Output, Port, RecordingId};
 use ports::{BLOCK, Sockets};
 use worker::{Wake, Worker};
@@ -78,7 +80,16 @@ pub fn workers() -> usize {
     core_affinity::get_core_ids().map_or(1, |cores| cores.len().saturating_sub(1)).max(1)
 }
 
-/// Starts the workers and begins to bind `ports`; each block of them is reported. With a recorder, taps are written.
+/// What the workers have besides their ports.
+#[derive(Clone, Debug, Default)]
+pub struct Stock {
+    /// Writes what is tapped.
+    pub recorder: Option<record::Handle>,
+    /// What is played; a reload swaps it, and the next sound that begins is of the new ones.
+    pub sounds: Arc<ArcSwap<Library>>,
+}
+
+/// Starts the workers and begins to bind `ports`; each block of them is reported.
 ///
 /// # Errors
 /// A thread or a descriptor cannot be had.
@@ -86,7 +97,7 @@ pub fn start(
     bind: IpAddr,
     ports: RangeInclusive<u16>,
     workers: usize,
-    recorder: Option<record::Handle>,
+    stock: Stock,
     clock: Clock,
     sink: Sink,
 ) -> io::Result<RelayHandle> {
@@ -105,8 +116,9 @@ pub fn start(
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let wake = Arc::new(Wake::new(event));
         let (to, commands) = sync_channel(MAX_COMMANDS);
-        let tape = recorder.as_ref().map(|recorder| recorder.tape(i));
-        let worker = Worker::new(sockets.clone(), wake.clone(), commands, tape, clock.clone(), sink.clone())?;
+        let tape = stock.recorder.as_ref().map(|recorder| recorder.tape(i));
+        let (wake_its, sounds) = (wake.clone(), stock.sounds.clone());
+        let worker = Worker::new(sockets.clone(), wake_its, commands, tape, sounds, clock.clone(), sink.clone())?;
         // The first core is the engine's.
         let core = (cores.len() > 1).then(|| cores[(i + 1) % cores.len()]);
         let thread = Builder::new().name(format!("relay-{i}")).spawn(move || {
@@ -218,8 +230,9 @@ mod tests {
     use crate::io::record::{Recorder, Settings, parts};
     use crate::media::codec::{Encoder, NARROW};
     use crate::media::packet::{Header, Sender};
+    use crate::media::sound::Language;
     use crate::media::tone::{self, Tone};
-    use crate::media::{Codec, Kind, PtMap, Remote, Side};
+    use crate::media::{Codec, Kind, PtMap, Remote, Side, dtmf};
 
     const SSRC: u32 = 0x5157;
 
@@ -239,8 +252,9 @@ mod tests {
             let (report, reports) = channel();
             let sink: Sink = Arc::new(move |it| drop(report.send(it)));
             let clock = Clock::new();
-            let handle = recorder(&clock, &sink);
-            let relay = start(ip, 20000..=20999, 1, handle, clock, sink).expect("a relay");
+            let stock = Stock { recorder: recorder(&clock, &sink), ..Stock::default() };
+            stock.sounds.store(Arc::new(Library::own(Language::English)));
+            let relay = start(ip, 20000..=20999, 1, stock, clock, sink).expect("a relay");
             let phones = [0; 2].map(|_| {
                 let phone = UdpSocket::bind((ip, 0)).expect("a socket");
                 phone.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
@@ -347,6 +361,27 @@ mod tests {
         let left = stats[&world.ports[0]];
         assert_eq!((left.received, left.sent, left.strangers), (5, 5, 5));
         assert_eq!(world.relay.send(9, Command::Close { port: Port(1) }), Err(Refused::NoWorker));
+    }
+
+    #[test]
+    fn a_prompt_is_paced_and_keys_are_heard() {
+        let world = World::new(3, |_, _| None);
+        world.connect();
+        let port = world.ports[0];
+        world.tell(Command::Listen { port, payloads: vec![(101, Codec::Event)], in_band: false });
+        let sounds = vec!["beep".into(), "beep".into()];
+        world.tell(Command::Play { port, sounds, codec: Codec::Pcma, payload_type: 8, repeat: false });
+        let begin = Instant::now();
+        let headers: Vec<Header> = (0..30).map(|_| Header::parse(&world.hear(0)).expect("RTP")).collect();
+        let took = begin.elapsed();
+        assert!((500..5000).contains(&took.as_millis()), "30 packets of 20 ms took {took:?}");
+        let steps = headers.windows(2);
+        assert!(steps.into_iter().all(|w| w[1].seq == w[0].seq.wrapping_add(1) && w[1].ssrc == SSRC));
+        world.wait(|report| (report == Report::Media(Output::Played { port })).then_some(()));
+        for packet in dtmf::press(&mut Sender::new(1, 2, 3), 101, '1', 40) {
+            world.send(0, &packet);
+        }
+        world.wait(|report| (report == Report::Media(Output::Digit { port, digit: '1' })).then_some(()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
@@ -19,7 +20,8 @@ use crate::base::Instant;
 use crate::io::clock::Clock;
 use crate::io::record::{Control, Tape};
 use crate::media::packet::{FIXED, MAX_PACKET};
-use crate::media::relay::{Arrival, Relay, Verdict};
+use crate::media::relay::{Arrival, Relay, Spoken, Verdict};
+use crate::media::sound::Library;
 use crate::media::{Command, Output, Port, Recorded};
 
 /// The nap between two rounds that found packets.
@@ -65,6 +67,7 @@ pub struct Worker {
     wake: Arc<Wake>,
     commands: Receiver<Command>,
     tape: Option<Tape>,
+    sounds: Arc<ArcSwap<Library>>,
     /// Pairs whose packets are recorded.
     tapped: Vec<bool>,
     clock: Clock,
@@ -82,13 +85,14 @@ impl Worker {
         wake: Arc<Wake>,
         commands: Receiver<Command>,
         tape: Option<Tape>,
+        sounds: Arc<ArcSwap<Library>>,
         clock: Clock,
         sink: Sink,
     ) -> nix::Result<Worker> {
         let epoll = Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&wake.event, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let (relay, tapped, out) = (Relay::new(), Vec::new(), Vec::new());
-        Ok(Worker { relay, sockets, epoll, wake, commands, tape, tapped, clock, sink, out })
+        Ok(Worker { relay, sockets, epoll, wake, commands, tape, sounds, tapped, clock, sink, out })
     }
 
     /// Relays until the other end of the commands is gone.
@@ -120,6 +124,7 @@ impl Worker {
                     token => self.receive(now, token, &mut buffer),
                 }
             }
+            self.speak(now, &mut buffer);
             if now >= tick {
                 self.relay.tick(now, &mut self.out);
                 tick = now + TICK;
@@ -152,6 +157,9 @@ impl Worker {
         match &command {
             Command::Open { port, .. } => self.watch(*port),
             Command::Close { port } => self.unwatch(now, *port),
+            Command::Play { .. } => {
+                self.relay.apply(now, Command::Sounds(self.sounds.load_full()), &mut self.out);
+            }
             _ => {}
         }
         match command {
@@ -192,6 +200,15 @@ impl Worker {
         {
             // A full buffer or an unreachable peer loses this packet, as any network does.
             let _ = socket(pair, rtcp).send_to(packet, to);
+        }
+    }
+
+    /// Sends what is due of the sounds that we play.
+    fn speak(&mut self, now: Instant, buffer: &mut [u8; MAX_PACKET + 1]) {
+        while let Some(Spoken { port, to, length }) = self.relay.speak(now, buffer) {
+            if let Some((_, pair)) = self.pair(port) {
+                let _ = pair.rtp.send_to(&buffer[..length], to);
+            }
         }
     }
 
@@ -236,7 +253,7 @@ impl Worker {
     /// How long there is nothing to do but wait.
     fn patience(&self, now: Instant, tick: Instant) -> Duration {
         let silence = (!self.relay.is_empty()).then_some(tick);
-        let deadlines = [silence, self.tape.as_ref().and_then(Tape::deadline)];
+        let deadlines = [silence, self.tape.as_ref().and_then(Tape::deadline), self.relay.speaks_at()];
         deadlines.into_iter().flatten().min().map_or(Duration::MAX, |at| at.since(now))
     }
 
