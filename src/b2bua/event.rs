@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::call::record::RecordId;
 use crate::directory::Directory;
 use crate::media;
+use crate::policy;
 use crate::registrar::Binding;
 use crate::sip::transport::{Flow, Transport};
 
@@ -79,6 +80,8 @@ pub struct Resolved {
 pub enum Ask {
     /// The ladder of a call, live or past, as long as the ring holds its messages.
     Ladder(RecordId),
+    /// What would become of a call; the answer is `{error}` if there can be no such call.
+    Explain(policy::explain::Question),
     /// Counters and table sizes.
     Status,
     /// Ends a call.

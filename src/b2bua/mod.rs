@@ -546,6 +546,14 @@ impl B2bua {
     fn command(&mut self, id: CommandId, ask: Ask) {
         let answer = match ask {
             Ask::Ladder(call) => self.node.ladder.show(call),
+            Ask::Explain(question) => match question.ask(&self.node.directory) {
+                Ok(ask) => {
+                    let at = question.at.unwrap_or(self.node.now.wall);
+                    let told = policy::explain(&ask, &self.node.directory, &self.node, at);
+                    serde_json::to_value(told).unwrap_or_default()
+                }
+                Err(error) => serde_json::json!({ "error": error }),
+            },
             Ask::Status => serde_json::to_value(self.status()).unwrap_or_default(),
             Ask::Hangup(record) => {
                 let key = self.calls.iter().find(|(_, call)| call.id == record).map(|(key, _)| key);

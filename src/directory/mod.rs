@@ -163,6 +163,11 @@ impl Directory {
         self.branches.iter().find(|b| &*b.name == name)
     }
 
+    /// The hours of a branch; none: it is always open.
+    pub fn hours(&self, branch: &Branch) -> Option<&Calendar> {
+        branch.calendar.as_deref().and_then(|name| self.calendar(name))
+    }
+
     /// The dealer with this name.
     pub fn dealer(&self, name: &str) -> Option<&Dealer> {
         self.dealers.iter().find(|d| &*d.name == name)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::calendar::{Calendar, Hours};
 use super::{E164, Label, Recording, Region};
 use crate::base::Wall;
 
@@ -43,8 +44,16 @@ pub struct When {
     pub caller: Vec<CallerPattern>,
     /// Whether the caller withholds the number.
     pub anonymous: Option<bool>,
-    /// Keys that this version cannot answer: the route never matches, and the trail says so.
-    pub not_yet: Vec<Label>,
+    /// The category of the caller's contact; `unknown` for a caller in no directory.
+    pub category: Vec<Label>,
+    /// The caller's region.
+    pub region: Vec<Region>,
+    /// A tag of the caller's contact.
+    pub tag: Vec<Label>,
+    /// A calendar, read in the zone of the branch of the number called, else the node's,
+    pub calendar: Option<Label>,
+    /// and what it must say.
+    pub is: Vec<Hours>,
 }
 
 /// `+79131234567`, or `+7913*`: a number or how numbers begin.
@@ -222,6 +231,8 @@ pub struct Dealer {
     pub number: Option<Label>,
     /// Whose callers are his: ISO 3166-2 regions.
     pub regions: Vec<Region>,
+    /// When he is open; none: always.
+    pub hours: Option<Calendar>,
     /// Zone of his hours, the node's if he names none.
     pub zone: TimeZone,
     /// Where his calls go.

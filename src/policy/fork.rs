@@ -2,10 +2,10 @@
 
 use jiff::tz::TimeZone;
 
-use super::caller::Ends;
+use super::caller::{Ends, open};
 use super::rule::{listed, stages};
 use super::{Live, Moment, Stage, Why};
-use crate::directory::{self, Directory, E164, Label, Step, Target, Trunk};
+use crate::directory::{self, Dealer, Directory, E164, Label, Step, Target, Trunk};
 
 /// One branch to ring.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +49,9 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
     if moment.tried.contains(&stage.target) {
         return skip(why, "tried in this call already", 480);
     }
+    if let Some(region) = Ends::of(moment.ask, directory).region_among(&stage.except_regions) {
+        return skip(why, &format!("not for callers from {region}"), 480);
+    }
     match &stage.target {
         Target::Extension(number) => match free(moment, number, false) {
             Ok(()) => Fork::Parallel(vec![Branch::Extension(number.clone())]),
@@ -65,7 +68,10 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
         Target::Branch(name) => match directory.branch(name) {
             None => skip(why, "there is no such branch", 404),
             Some(branch) if branch.to.is_empty() => skip(why, "the branch has no `to`", 480),
-            Some(branch) => through(stage, moment, &branch.to, &rule, "open", why),
+            Some(branch) => match open(directory.hours(branch), &branch.zone, moment.at) {
+                Ok(because) => through(stage, moment, &branch.to, &rule, &because, why),
+                Err(because) => skip(why, &format!("closed, {because}"), 480),
+            },
         },
         Target::OpenBranch => match open_branch(moment) {
             Some((branch, because)) => {
@@ -73,7 +79,7 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
                 why.push(Why::new(rule, format!("{next}: {because}")));
                 Fork::Through(vec![stage.leading_to(next)])
             }
-            None => skip(why, "no branch is open that was not tried", 480),
+            None => skip(why, "no branch is open that was not tried already", 480),
         },
         Target::Duty(name) => match directory.duty(name) {
             None => skip(why, "there is no such duty", 404),
@@ -96,10 +102,73 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
             why.push(Why::new(rule, "the call is refused"));
             Fork::Refuse(*status)
         }
-        Target::Manager | Target::Dealer(_) | Target::NearestDealer | Target::NotYet(_) => {
-            skip(why, "not yet in force", 480)
+        Target::Manager => {
+            let ends = Ends::of(moment.ask, directory);
+            match (ends.manager(), ends.contact.and_then(|c| c.manager())) {
+                (Some(manager), _) => {
+                    why.push(Why::new(rule, format!("{} ({}) is the caller's manager", manager.number, manager.name)));
+                    Fork::Through(vec![stage.leading_to(Target::Extension(manager.number.clone()))])
+                }
+                (None, Some(gone)) => skip(why, &format!("the caller's manager {gone} is no extension"), 480),
+                (None, None) => skip(why, "the caller has no manager", 480),
+            }
+        }
+        Target::Dealer(name) => match directory.dealer(name) {
+            None => skip(why, "there is no such dealer", 404),
+            Some(dealer) if dealer.to.is_empty() && dealer.dealers.is_empty() => {
+                skip(why, "the dealer has neither `to` nor sub-dealers", 480)
+            }
+            Some(dealer) => match open(dealer.hours.as_ref(), &dealer.zone, moment.at) {
+                Ok(because) => {
+                    let below = dealer.dealers.iter().map(|name| Step::to(Target::Dealer(name.clone())));
+                    let steps: Vec<Step> = dealer.to.iter().cloned().chain(below).collect();
+                    through(stage, moment, &steps, &rule, &because, why)
+                }
+                Err(because) => skip(why, &format!("closed, {because}"), 480),
+            },
+        },
+        Target::NearestDealer => match nearest_dealer(moment, &rule, why) {
+            Ok((dealer, because)) => {
+                let next = Target::Dealer(dealer.name.clone());
+                why.push(Why::new(rule, format!("{next}: {because}")));
+                Fork::Through(vec![stage.leading_to(next)])
+            }
+            Err(because) => skip(why, because, 480),
+        },
+        Target::NotYet(_) => skip(why, "not yet in force", 480),
+    }
+}
+
+/// The dealer who looks after the caller, else the first for the caller's region, if open and not tried already; and why.
+fn nearest_dealer<'a>(
+    moment: &Moment<'a>,
+    rule: &str,
+    why: &mut Vec<Why>,
+) -> Result<(&'a Dealer, String), &'static str> {
+    let Moment { ask, directory, at, tried, .. } = *moment;
+    let ends = Ends::of(ask, directory);
+    let own = ends.contact.and_then(|c| directory.dealer(c.dealer()?));
+    let own = own.map(|dealer| (dealer, "the caller's own dealer".to_owned()));
+    let near = directory.dealers.iter().filter_map(|dealer| {
+        let region = ends.region_among(&dealer.regions)?;
+        Some((dealer, format!("the first open dealer for {region}")))
+    });
+    let mut any = false;
+    for (dealer, because) in own.into_iter().chain(near) {
+        any = true;
+        if tried.contains(&Target::Dealer(dealer.name.clone())) {
+            continue;
+        }
+        match open(dealer.hours.as_ref(), &dealer.zone, at) {
+            Ok(_) => return Ok((dealer, because)),
+            Err(closed) => why.push(Why::new(rule, format!("dealer:{} is closed, {closed}", dealer.name))),
         }
     }
+    Err(match (any, ends.regions().next()) {
+        (true, _) => "no dealer for the caller is open and not tried already",
+        (false, Some(_)) => "no dealer has the caller's region",
+        (false, None) => "the caller's region is not known",
+    })
 }
 
 /// The caller's branch if it is open, else the open one whose clocks differ least from there, and why. Branches whose every
@@ -109,22 +178,28 @@ fn open_branch<'a>(moment: &Moment<'a>) -> Option<(&'a directory::Branch, String
     let used_up = |b: &directory::Branch| {
         tried.contains(&Target::Branch(b.name.clone())) || b.to.iter().all(|step| tried.contains(&step.target))
     };
+    let is_open = |b: &directory::Branch| open(directory.hours(b), &b.zone, at).is_ok();
     let own = Ends::of(ask, directory).branch();
-    if let Some((branch, because)) = own.filter(|(branch, _)| !used_up(branch)) {
+    if let Some((branch, because)) = own.filter(|(branch, _)| !used_up(branch) && is_open(branch)) {
         return Some((branch, because.to_owned()));
     }
     let offset = |zone: &TimeZone| zone.to_offset(at.timestamp()).seconds();
     let here = offset(own.map_or(&directory.node.zone, |(branch, _)| &branch.zone));
     let away = |b: &&directory::Branch| (offset(&b.zone) - here).abs();
-    let others = directory.branches.iter().filter(|b| own.is_none_or(|(own, _)| own.name != b.name) && !used_up(b));
-    let nearest = others.min_by_key(away)?;
-    Some((nearest, format!("the nearest that is open, {} away", apart(away(&nearest)))))
+    let others = directory.branches.iter().filter(|b| own.is_none_or(|(own, _)| own.name != b.name));
+    let nearest = others.filter(|b| !used_up(b) && is_open(b)).min_by_key(away)?;
+    let from = match own {
+        Some((own, because)) if used_up(own) => format!("{}, {because}, where it was tried", own.name),
+        Some((own, because)) => format!("{}, {because}, which is closed", own.name),
+        None => "this node".to_owned(),
+    };
+    Some((nearest, format!("the nearest open branch: its clocks differ by {} from {from}", apart(away(&nearest)))))
 }
 
 /// A difference of clocks in words.
 fn apart(seconds: i32) -> String {
     match (seconds / 3600, seconds % 3600 / 60) {
-        (0, 0) => "no time".to_owned(),
+        (0, 0) => "0 h".to_owned(),
         (hours, 0) => format!("{hours} h"),
         (0, minutes) => format!("{minutes} min"),
         (hours, minutes) => format!("{hours} h {minutes} min"),

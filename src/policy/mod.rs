@@ -4,10 +4,11 @@
 //! because who is free may have changed since, and names the branches to ring. Both give their reasons ([`Why`]), and the
 //! call's record keeps them. Nothing here waits, takes a permit, or sends.
 //!
-//! In force: routes by number, trunk, campaign and caller; extensions, groups, ring-all queues, branches, duty rosters, outside
-//! numbers; classes of service.
+//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `explain` (all of it,
+//! played through for people).
 
 mod caller;
+pub mod explain;
 mod fork;
 mod rule;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::Wall;
 use crate::directory::{Directory, E164, Label, Recording, Region, Target};
 
+pub use explain::{Explained, explain};
 pub use fork::{Branch, Fork, fork};
 pub use rule::plan;
 
@@ -168,9 +170,9 @@ impl Stage {
         }
     }
 
-    /// The stage with another target.
+    /// The stage with the target that its own stands for.
     fn leading_to(&self, target: Target) -> Stage {
-        Stage { target, after: Duration::ZERO, except_regions: Vec::new(), ..self.clone() }
+        Stage { target, except_regions: Vec::new(), ..self.clone() }
     }
 }
 

@@ -1,10 +1,14 @@
 //! From a question to a plan: the first route whose `when` holds, or what a phone dialled.
 
+use jiff::tz::TimeZone;
+use smallvec::SmallVec;
+
 use super::caller::Ends;
 use super::{Ask, Kind, MAX_STAGES, Plan, RING, RING_DIALLED, Refuse, Stage, Why, recorded};
 use crate::base::Wall;
+use crate::directory::calendar::Hours;
 use crate::directory::number::fits;
-use crate::directory::{Class, Directory, E164, Extension, Label, Recording, Route, Step, Target};
+use crate::directory::{Class, Directory, E164, Extension, Label, Recording, Region, Route, Step, Target};
 
 /// Routes that were not taken and might have been, at most; they stand in the trail with their reason.
 const MAX_MISSED: usize = 16;
@@ -17,11 +21,12 @@ pub fn plan(ask: &Ask, directory: &Directory, at: Wall) -> Plan {
     }
 }
 
-fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, _at: Wall) -> Plan {
-    let mut why = Vec::new();
+fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, at: Wall) -> Plan {
+    let mut why = vec![ends.told()];
+    let mut clock = Clock { directory, zone: ends.zone(), at, read: SmallVec::new() };
     let mut missed = 0;
     for route in &directory.routes {
-        match holds(route, ends, number) {
+        match holds(route, ends, number, &mut clock, missed < MAX_MISSED) {
             Ok(because) => {
                 if missed > MAX_MISSED {
                     why.push(Why::new("routes", format!("{} more did not hold", missed - MAX_MISSED)));
@@ -57,7 +62,37 @@ enum Missed {
     Because(String),
 }
 
-fn holds(route: &Route, ends: &Ends<'_>, number: E164) -> Result<String, Missed> {
+/// What calendars say at the instant of the call, each read once.
+struct Clock<'a> {
+    directory: &'a Directory,
+    zone: &'a TimeZone,
+    at: Wall,
+    read: SmallVec<[(&'a str, Hours, String); 2]>,
+}
+
+impl<'a> Clock<'a> {
+    fn says(&mut self, name: &'a str) -> Option<(Hours, &str)> {
+        let known = self.read.iter().position(|(n, ..)| *n == name);
+        let i = match known {
+            Some(i) => i,
+            None => {
+                let (hours, because) = self.directory.calendar(name)?.at(self.at, self.zone);
+                self.read.push((name, hours, because));
+                self.read.len() - 1
+            }
+        };
+        self.read.get(i).map(|(_, hours, because)| (*hours, because.as_str()))
+    }
+}
+
+/// Whether a route holds; `told` is whether anybody reads why not.
+fn holds<'a>(
+    route: &'a Route,
+    ends: &Ends<'_>,
+    number: E164,
+    clock: &mut Clock<'a>,
+    told: bool,
+) -> Result<String, Missed> {
     let when = &route.when;
     let own = ends.number;
     let any = |list: &[Label], value: Option<&Label>| list.is_empty() || value.is_some_and(|v| list.contains(v));
@@ -67,27 +102,53 @@ fn holds(route: &Route, ends: &Ends<'_>, number: E164) -> Result<String, Missed>
     {
         return Err(Missed::Line);
     }
-    let not = |because: String| Missed::Because(format!("not taken: {because}"));
-    if let Some(key) = when.not_yet.first() {
-        return Err(Missed::Because(format!("skipped: its `{key}` is not yet in force")));
-    }
+    let not = |because: &dyn Fn() -> String| {
+        Missed::Because(if told { format!("not taken: {}", because()) } else { String::new() })
+    };
     if let Some(wanted) = when.anonymous
         && wanted != ends.anonymous
     {
-        return Err(not(format!("the caller {}", if wanted { "shows a number" } else { "withholds the number" })));
+        let does = if wanted { "shows the number" } else { "withholds the number" };
+        return Err(not(&|| format!("the caller {does}")));
+    }
+    if !when.category.is_empty() && !when.category.iter().any(|c| **c == *ends.category()) {
+        return Err(not(&|| format!("the caller's category is {}, not {}", ends.category(), listed(&when.category))));
     }
     if !when.caller.is_empty() && !ends.caller.is_some_and(|n| when.caller.iter().any(|p| p.fits(n))) {
-        let patterns = listed(&when.caller);
-        return Err(not(match ends.caller {
-            Some(caller) => format!("the caller {caller} is not {patterns}"),
-            None => format!("the caller has no number that could be {patterns}"),
+        return Err(not(&|| match ends.caller {
+            Some(caller) => format!("the caller's number {caller} is not {}", listed(&when.caller)),
+            None => format!("the caller has no number that could be {}", listed(&when.caller)),
         }));
     }
-    Ok(taken(route, ends, number))
+    if !when.region.is_empty() && ends.region_among(&when.region).is_none() {
+        return Err(not(&|| {
+            let own: Vec<Region> = ends.regions().collect();
+            let is = if own.is_empty() { "not known".to_owned() } else { listed(&own) };
+            format!("the caller's region is {is}, not {}", listed(&when.region))
+        }));
+    }
+    if !when.tag.is_empty() && tag(route, ends).is_none() {
+        return Err(not(&|| format!("the caller is not tagged {}", listed(&when.tag))));
+    }
+    let mut hours = None;
+    if let Some(name) = &when.calendar {
+        match clock.says(name) {
+            Some((is, because)) if when.is.contains(&is) => hours = Some(format!("calendar {name}: {because}")),
+            Some((_, because)) => return Err(not(&|| format!("calendar {name}: {because}"))),
+            None => return Err(not(&|| format!("there is no calendar {name}"))),
+        }
+    }
+    Ok(taken(route, ends, number, hours))
+}
+
+/// The tag of the caller's contact that the route asks for.
+fn tag<'a>(route: &'a Route, ends: &Ends<'_>) -> Option<&'a Label> {
+    let contact = ends.contact?;
+    route.when.tag.iter().find(|wanted| contact.tags().any(|t| *t == ***wanted))
 }
 
 /// Why a route was taken, in words.
-fn taken(route: &Route, ends: &Ends<'_>, number: E164) -> String {
+fn taken(route: &Route, ends: &Ends<'_>, number: E164, hours: Option<String>) -> String {
     let when = &route.when;
     let mut words = Vec::new();
     if !when.number.is_empty() {
@@ -107,6 +168,16 @@ fn taken(route: &Route, ends: &Ends<'_>, number: E164) -> String {
     if let Some(pattern) = ends.caller.and_then(|n| when.caller.iter().find(|p| p.fits(n))) {
         words.push(format!("the caller's number is {pattern}"));
     }
+    if !when.category.is_empty() {
+        words.push(format!("the caller's category is {}", ends.category()));
+    }
+    if let Some(region) = ends.region_among(&when.region) {
+        words.push(format!("the caller's region is {region}"));
+    }
+    if let Some(tag) = tag(route, ends) {
+        words.push(format!("the caller is tagged {tag}"));
+    }
+    words.extend(hours);
     match words.is_empty() {
         true => "taken: it has no condition".to_owned(),
         false => format!("taken: {}", words.join(", ")),

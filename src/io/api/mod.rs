@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `GET /calls` · `/calls/ID` · `/calls/ID/ladder` | live calls · one, live or past · its SIP messages |
 //! | `GET /records?after=&limit=&since=&until=&number=&outcome=` | finished calls, oldest first |
+//! | `GET /explain?way=&from=&to=&at=` | what would become of a call |
 //! | `GET /phones` · `/trunks` · `/status` | what is registered · carriers · counters |
 //! | `POST /reload` · `/drain` | reads the configuration again · takes no new calls and ends with the last |
 //!
@@ -32,6 +33,7 @@ use super::store::{Cursor, Filter, Reader, StoreError};
 use crate::b2bua::{Ask, LiveCall, PhoneView, TrunkView};
 use crate::base::Wall;
 use crate::call::record::{CallRecord, Outcome, RecordId};
+use crate::policy::explain::Question;
 
 /// Name of the socket in the data directory.
 pub const SOCKET: &str = "strowger.sock";
@@ -85,6 +87,7 @@ fn router<C: Control>(control: C) -> Router {
         .route("/calls/{id}", get(call::<C>))
         .route("/calls/{id}/ladder", get(ladder::<C>))
         .route("/records", get(records::<C>))
+        .route("/explain", get(explain::<C>))
         .route("/phones", get(async |State(c): State<C>| list(c.phones())))
         .route("/trunks", get(async |State(c): State<C>| list(c.trunks())))
         .route("/status", get(async |State(c): State<C>| Json(c.status().await)))
@@ -201,6 +204,18 @@ async fn records<C: Control>(
 ) -> Result<Json<Page>, Refused> {
     let Query(wanted) = query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
     Ok(Json(blocking(move || Page::read(&mut *control.reader()?, wanted)).await?))
+}
+
+async fn explain<C: Control>(
+    State(control): State<C>,
+    query: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Value>, Refused> {
+    let Query(question) = query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let answer = control.ask(Ask::Explain(question)).await;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(why) => Err(Refused(StatusCode::NOT_FOUND, why.to_owned())),
+        None => Ok(Json(answer)),
+    }
 }
 
 async fn reload<C: Control>(State(control): State<C>) -> Result<Json<Value>, Refused> {

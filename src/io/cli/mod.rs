@@ -6,6 +6,7 @@ mod call;
 mod calls;
 mod check;
 mod demo;
+mod explain;
 mod log;
 pub mod output;
 mod phones;
@@ -46,6 +47,8 @@ enum Command {
     Demo(demo::Args),
     /// Checks a configuration and tells all its errors at once.
     Check(check::Args),
+    /// Tells what would become of a call, step by step, and why.
+    Explain(explain::Args),
     /// Lists the calls in progress.
     Calls(JsonOnly),
     /// Shows a call, live or past, with its journey and why it went there.
@@ -154,6 +157,7 @@ fn run(cli: &Cli) -> Result<(), Fail> {
         Command::Serve(args) => serve::run(&cli.config, args),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&cli.config, args),
+        Command::Explain(args) => explain::run(&cli.config, args),
         Command::Calls(args) => calls::run(&office()?, args.json),
         Command::Call(args) => call::run(&office()?, args),
         Command::Records(args) => records::run(&office()?, args),
@@ -211,6 +215,8 @@ mod tests {
             (vec!["strowger", "call", "X", "--ladder", "--config", "a.toml"], true),
             (vec!["strowger", "records", "--csv", "--json"], false),
             (vec!["strowger", "check", "a.toml", "--defaults"], false),
+            (vec!["strowger", "explain", "inbound", "--from", "+79131234567", "--to", "+73833000001"], true),
+            (vec!["strowger", "explain", "sideways", "--from", "121", "--to", "122"], false),
             (vec!["strowger", "explain"], false),
             (vec!["strowger"], false),
         ] {

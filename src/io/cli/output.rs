@@ -72,6 +72,17 @@ pub fn plain(text: &str) -> String {
     clean
 }
 
+/// A value's fields as a query string.
+pub fn query(wanted: &impl Serialize) -> String {
+    let value = serde_json::to_value(wanted).unwrap_or_default();
+    let pairs = value.as_object().into_iter().flatten().map(|(key, value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let escape = |b: u8| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") };
+        format!("{key}={}", text.bytes().map(escape).collect::<String>())
+    });
+    pairs.collect::<Vec<String>>().join("&")
+}
+
 /// `4.2 s`, `1:05 min`, `2:03:04 h`.
 pub fn lasted(ms: u64) -> String {
     let s = ms / 1000;

@@ -92,7 +92,7 @@ impl Source<'_> {
     fn page(&mut self, wanted: &Wanted) -> Result<Page, Fail> {
         let failed = |e: StoreError| Fail::Failed(e.to_string());
         if self.offline.is_none() {
-            match self.office.client.get(&format!("/records?{}", query(wanted))) {
+            match self.office.client.get(&format!("/records?{}", output::query(wanted))) {
                 Ok(answer) => return Ok(serde_json::from_value(answer)?),
                 Err(ClientError::Unreachable { .. }) if self.office.places.database.exists() => {
                     complain("no server answers: read from its database");
@@ -104,17 +104,6 @@ impl Source<'_> {
         let reader = self.offline.as_mut().expect("it was opened above, or this returned");
         Page::read(&mut **reader, wanted.clone()).map_err(failed)
     }
-}
-
-/// As a query string.
-fn query(wanted: &Wanted) -> String {
-    let value = serde_json::to_value(wanted).unwrap_or_default();
-    let pairs = value.as_object().into_iter().flatten().map(|(key, value)| {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let escape = |b: u8| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") };
-        format!("{key}={}", text.bytes().map(escape).collect::<String>())
-    });
-    pairs.collect::<Vec<String>>().join("&")
 }
 
 fn outcome(word: &str) -> Result<Outcome, Fail> {

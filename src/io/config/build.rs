@@ -16,6 +16,7 @@ use super::secret::Secrets;
 use super::target::Parsed;
 use super::{Config, Files, Http, MediaPorts, value};
 use crate::base::Wall;
+use crate::directory::calendar::{Calendar, Hours};
 use crate::directory::{
     Branch, CallerIdForm, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension, Label, Listen, MediaPolicy,
     Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret, Step, Strategy, Target,
@@ -202,7 +203,8 @@ impl Builder<'_> {
             View::all(self.root, "calendar").into_iter().filter_map(|v| calendar::build(v, self.years)).collect();
         let here = directory.node.zone.clone();
         directory.branches = View::all(self.root, "branch").into_iter().filter_map(|v| self.branch(v, &here)).collect();
-        directory.dealers = View::all(self.root, "dealer").into_iter().filter_map(|v| self.dealer(v, &here)).collect();
+        let dealers = View::all(self.root, "dealer").into_iter();
+        directory.dealers = dealers.filter_map(|v| self.dealer(v, &here, &directory.calendars)).collect();
         directory.duties = View::all(self.root, "duty").into_iter().filter_map(|v| self.duty(v, &here)).collect();
         directory.routes = View::all(self.root, "route").into_iter().filter_map(|v| self.route(v)).collect();
         directory.dial = dial(&View::of(self.root, "dial"));
@@ -334,11 +336,15 @@ impl Builder<'_> {
         })
     }
 
-    fn dealer(&mut self, v: View<'_>, here: &TimeZone) -> Option<Dealer> {
+    fn dealer(&mut self, v: View<'_>, here: &TimeZone, calendars: &[Calendar]) -> Option<Dealer> {
         let name = v.text("name")?;
         Some(Dealer {
             number: v.text("number"),
             regions: v.regions("regions"),
+            hours: match v.text("calendar") {
+                Some(named) => calendars.iter().find(|c| c.name == named).cloned(),
+                None => v.own("hours").map(|node| Calendar::new(&name, calendar::week(Some(node)))),
+            },
             zone: zone(&v, "timezone").unwrap_or_else(|| here.clone()),
             to: self.steps(v.own("to"), &format!("dealer \"{name}\"")),
             dealers: v.texts("dealers"),
@@ -378,22 +384,14 @@ impl Builder<'_> {
                 Some(Value::Bool(wanted)) => Some(*wanted),
                 _ => None,
             };
-            let later = node.entries().iter().filter(|e| !schema::WHEN_IN_FORCE.contains(&e.key.as_str()));
-            when.not_yet = later.map(|e| Label::from(e.key.as_str())).collect();
-            if !when.not_yet.is_empty() {
-                let keys: Vec<String> = when.not_yet.iter().map(|k| format!("`{k}`")).collect();
-                self.not_yet
-                    .push((node.at, format!("{} in `when` of route \"{name}\": it never matches", keys.join(", "))));
-            }
+            when.category = texts("category").into_iter().map(Label::from).collect();
+            when.region = texts("region").iter().filter_map(|t| Region::parse(t)).collect();
+            when.tag = texts("tag").into_iter().map(Label::from).collect();
+            when.calendar = node.get("calendar").and_then(Node::text).map(Label::from);
+            when.is = texts("is").iter().filter_map(|t| hours(t)).collect();
         }
         let who = format!("route \"{name}\"");
-        let never = !when.not_yet.is_empty();
-        let listed = self.not_yet.len();
         let to = self.steps(v.own("to"), &who);
-        if never {
-            // Of a route that never matches it is said already.
-            self.not_yet.truncate(listed);
-        }
         Some(Route { record: self.recording(&v, "record", &who), name, when, to })
     }
 
@@ -409,7 +407,10 @@ impl Builder<'_> {
                 Ok(Parsed::Named(Named::Extension, number, _)) => Target::Extension(number.into()),
                 Ok(Parsed::Named(Named::Queue, name, _)) => Target::Queue(name.into()),
                 Ok(Parsed::Named(Named::Group, name, branch)) => Target::Group(name.into(), branch.map(Label::from)),
+                Ok(Parsed::Manager) => Target::Manager,
                 Ok(Parsed::OpenBranch) => Target::OpenBranch,
+                Ok(Parsed::NearestDealer) => Target::NearestDealer,
+                Ok(Parsed::Named(Named::Dealer, name, _)) => Target::Dealer(name.into()),
                 Ok(Parsed::Named(Named::Branch, name, _)) => Target::Branch(name.into()),
                 Ok(Parsed::Named(Named::Duty, name, _)) => Target::Duty(name.into()),
                 Ok(Parsed::Number(number)) => Target::Number(number),
@@ -447,6 +448,11 @@ impl Builder<'_> {
             _ => Some(Recording::None),
         }
     }
+}
+
+/// What a calendar must say.
+fn hours(text: &str) -> Option<Hours> {
+    [Hours::Open, Hours::Closed, Hours::Holiday].into_iter().find(|h| h.to_string() == text)
 }
 
 fn number(v: View<'_>) -> Option<Number> {

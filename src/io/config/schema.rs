@@ -230,8 +230,7 @@ pub static ROOT: Section = Section {
         optional("extension", Kind::Tables(&EXTENSION), "", "phones and people"),
         optional("queue", Kind::Tables(&QUEUE), "", "queues of callers"),
         optional("duty", Kind::Tables(&DUTY), "", "who answers outside hours"),
-        optional("dealer", Kind::Tables(&DEALER), "", "partners who take calls of their regions")
-            .later("checked, but steps with dealer: are skipped"),
+        optional("dealer", Kind::Tables(&DEALER), "", "partners who take calls of their regions"),
         optional("hook", Kind::Tables(&HOOK), "", "programs of yours that decide where a call goes")
             .later("checked, but steps with hook: are skipped"),
         optional("webhook", Kind::Tables(&WEBHOOK), "", "programs of yours that are told what happens")
@@ -710,9 +709,6 @@ static ROUTE: Section = Section {
     ],
 };
 
-/// Keys of `when` that are in force.
-pub const WHEN_IN_FORCE: &[&str] = &["number", "trunk", "campaign", "caller", "anonymous"];
-
 static WHEN: Section = Section {
     name: "route.when",
     about: "When a route holds; a value may be a list.",
@@ -754,13 +750,7 @@ pub static STEP: Section = Section {
         optional("caller_name", Kind::Words, "\"Shop\"", "shown before the caller's name").later("ignored"),
         optional("record", Kind::Choice(MODES), "\"none\"", "whether it is recorded"),
         optional("answer", Kind::Bool, "true", "play: answers the call first").later("ignored"),
-        optional(
-            "except_regions",
-            Kind::Some(&Kind::Region),
-            "[\"RU-NVS\"]",
-            "dealer:nearest is skipped for callers from there",
-        )
-        .later("ignored"),
+        optional("except_regions", Kind::Some(&Kind::Region), "[\"RU-NVS\"]", "callers from there go past it"),
     ],
 };
 

@@ -15,13 +15,13 @@ pub fn check(root: &Node, problems: &mut Vec<Problem>) {
     for (section, key) in lists {
         for owner in tables(root, section).iter().filter_map(|t| t.get(key)) {
             steps(owner, problems);
+            nowhere(root, owner, problems);
         }
     }
-    tables(root, "duty")
-        .iter()
-        .flat_map(|d| tables(d, "roster"))
-        .filter_map(|t| t.get("to"))
-        .for_each(|n| steps(n, problems));
+    for list in tables(root, "duty").iter().flat_map(|d| tables(d, "roster")).filter_map(|t| t.get("to")) {
+        steps(list, problems);
+        nowhere(root, list, problems);
+    }
     routes(root, problems);
     circles(root, problems);
 }
@@ -69,6 +69,28 @@ fn steps(list: &Node, problems: &mut Vec<Problem>) {
         if written.starts_with("reject:") {
             end = Some((written, node.at));
         }
+    }
+}
+
+/// Steps whose target is there but can lead to nobody.
+fn nowhere(root: &Node, list: &Node, problems: &mut Vec<Problem>) {
+    for (node, written) in list.items().iter().filter_map(target) {
+        let (what, help) = match Parsed::read(written) {
+            Ok(Parsed::OpenBranch) if !tables(root, "branch").iter().any(|b| b.get("to").is_some()) => {
+                ("no [[branch]] has a `to`".to_owned(), "add e.g. `to = \"queue:sales\"` to the branches")
+            }
+            Ok(Parsed::NearestDealer) if !tables(root, "dealer").iter().any(|d| d.get("regions").is_some()) => {
+                ("no [[dealer]] names `regions`".to_owned(), "add e.g. `regions = [\"RU-KEM\"]` to the dealers")
+            }
+            Ok(Parsed::Named(Named::Branch, name, _))
+                if tables(root, "branch").iter().any(|b| text(b, "name") == Some(name) && b.get("to").is_none()) =>
+            {
+                (format!("branch \"{name}\" has no `to`"), "add e.g. `to = \"queue:sales\"` to the branch")
+            }
+            _ => continue,
+        };
+        let problem = Problem::warning("config::leads_nowhere", node.at, format!("`{written}` leads nowhere: {what}"));
+        problems.push(problem.label("leads nowhere").help(help));
     }
 }
 

@@ -1,0 +1,247 @@
+//! `strowger explain`: what would become of a call, told as a colleague would.
+
+use std::fmt::Write as _;
+
+use clap::ValueEnum;
+
+use super::output::{self, plain};
+use super::{Fail, Office, complain};
+use crate::base::Wall;
+use crate::directory::Directory;
+use crate::io::api::client::ClientError;
+use crate::io::clock::Clock;
+use crate::io::config::Config;
+use crate::policy::explain::{Leg, Question, Step, Way};
+use crate::policy::{Explained, Live, Why, explain};
+use crate::sip::phrase;
+
+/// Options.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A call that comes in from a carrier, or one that a phone of ours makes.
+    way: Direction,
+    /// Who calls: a number or `anonymous`; for outbound an extension.
+    #[arg(long)]
+    from: String,
+    /// What is called: a number of ours; for outbound what is dialled.
+    #[arg(long)]
+    to: String,
+    /// When, e.g. 2026-11-22T18:05[Asia/Novosibirsk]; without a zone in the node's; now if absent.
+    #[arg(long)]
+    at: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// Explains a call.
+pub fn run(config: &std::path::Path, args: &Args) -> Result<(), Fail> {
+    let office = Office::open(config)?;
+    let at = args.at.as_deref().map(|text| instant(&office, text)).transpose()?;
+    let way = match args.way {
+        Direction::Inbound => Way::Inbound,
+        Direction::Outbound => Way::Outbound,
+    };
+    let question = Question { way, from: args.from.trim().to_owned(), to: args.to.trim().to_owned(), at };
+    let (told, alone) = match office.client.get(&format!("/explain?{}", output::query(&question))) {
+        Ok(answer) => (serde_json::from_value(answer)?, false),
+        Err(ClientError::Unreachable { .. }) => (offline(config, &question)?, true),
+        Err(error) => return Err(error.into()),
+    };
+    if alone {
+        complain("no server answers: all phones are taken as registered and free, all trunks as up");
+    }
+    if args.json {
+        return output::json(&Explained::json(&told));
+    }
+    let when = office.time(told.at, "%A %Y-%m-%d %H:%M");
+    let zone = office.places.zone.iana_name().unwrap_or("local time");
+    output::say(&tell(&told, &question, &format!("{when} in {zone}")))
+}
+
+/// By the configuration alone.
+fn offline(config: &std::path::Path, question: &Question) -> Result<Explained, Fail> {
+    let directory = Config::load(config)?.directory;
+    let ask = question.ask(&directory).map_err(|why| Fail::NotFound(plain(&why)))?;
+    let at = question.at.unwrap_or_else(|| Clock::new().wall());
+    Ok(explain(&ask, &directory, &AllFree(&directory), at))
+}
+
+/// Every phone is registered and free, every trunk is up.
+struct AllFree<'a>(&'a Directory);
+
+impl Live for AllFree<'_> {
+    fn bindings(&self, extension: &str) -> usize {
+        usize::from(self.0.extension(extension).is_some())
+    }
+    fn calls(&self, _: &str) -> u32 {
+        0
+    }
+    fn trunk_up(&self, _: &str) -> bool {
+        true
+    }
+    fn trunk_calls(&self, _: &str) -> u32 {
+        0
+    }
+}
+
+/// `2026-11-22T18:05[Asia/Novosibirsk]`, an instant by RFC 3339, or a local time of the node.
+fn instant(office: &Office, text: &str) -> Result<Wall, Fail> {
+    let zoned = || text.parse::<jiff::Zoned>().ok().map(|z| z.timestamp());
+    let stamp = || text.parse::<jiff::Timestamp>().ok();
+    let local = || {
+        let civil = text.parse::<jiff::civil::DateTime>().ok()?;
+        Some(civil.to_zoned(office.places.zone.clone()).ok()?.timestamp())
+    };
+    let found = zoned().or_else(stamp).or_else(local);
+    let found = found.ok_or_else(|| {
+        let clean = plain(text);
+        Fail::Usage(format!(
+            "--at {clean}: write 2026-11-22T18:05, 2026-11-22T18:05[Asia/Novosibirsk] or an instant by RFC 3339"
+        ))
+    })?;
+    Ok(Wall::from_micros(found.as_microsecond()))
+}
+
+fn tell(told: &Explained, question: &Question, when: &str) -> String {
+    let mut text = String::new();
+    let mut line = |words: String| {
+        let _ = writeln!(text, "{}", plain(&words));
+    };
+    let way = if question.way == Way::Inbound { "calls" } else { "dials" };
+    line(format!("{} {way} {}, {when}.", question.from, question.to));
+    for why in &told.decided {
+        line(sentence(why));
+    }
+    for (i, step) in told.steps.iter().enumerate() {
+        line(format!("{}. {}", i + 1, words_of(step)));
+    }
+    let rang = told.steps.iter().any(|s| !s.legs.is_empty());
+    let refused = told.steps.iter().any(|s| s.refused.is_some());
+    let end = format!("{} {}", told.last, phrase(told.last));
+    match (rang, refused) {
+        (_, true) => {}
+        (true, false) if question.way == Way::Inbound => line(format!("If nobody answers, the caller gets {end}.")),
+        (true, false) => {}
+        (false, false) => line(format!("So nobody rings, and the caller gets {end}.")),
+    }
+    text
+}
+
+/// `Route "x" is not taken: …`.
+fn sentence(why: &Why) -> String {
+    let is = if why.rule.starts_with("route ") { " is " } else { ": " };
+    let mut chars = why.rule.chars();
+    let rule: String = chars.next().into_iter().flat_map(char::to_uppercase).chain(chars).collect();
+    format!("{rule}{is}{}.", why.because)
+}
+
+fn words_of(step: &Step) -> String {
+    let mut words = format!("{}: ", step.target);
+    let mut reasons = step.why.iter().map(|why| match why.rule == step.target {
+        true => why.because.clone(),
+        false => format!("{} {}", why.rule, why.because),
+    });
+    match (reasons.next(), step.legs.is_empty()) {
+        (Some(first), _) => {
+            words.push_str(&first);
+            reasons.for_each(|reason| words.extend(["; ", reason.as_str()]));
+            words.push('.');
+        }
+        (None, true) => words.push_str("nobody rings."),
+        (None, false) => words.push_str("taken."),
+    }
+    let mut rest = step.legs.as_slice();
+    while let Some(first) = rest.first() {
+        let alike = |leg: &&Leg| leg.trunk.is_some() == first.trunk.is_some() && leg.ring_ms == first.ring_ms;
+        let together = rest.iter().take_while(alike).count().max(1);
+        let (now, later) = rest.split_at(together);
+        words.push(' ');
+        words.push_str(&ringing(now));
+        rest = later;
+    }
+    words
+}
+
+/// `Rings 121 (Anna) and 122 (Boris) for up to 20 s.`
+fn ringing(legs: &[Leg]) -> String {
+    let one = |leg: &Leg| {
+        let name = leg.name.as_deref().map(|n| format!(" ({n})")).unwrap_or_default();
+        let out = match (&leg.trunk, leg.shown) {
+            (Some(trunk), Some(shown)) => format!(" by trunk {trunk}, which shows {shown}"),
+            (Some(trunk), None) => format!(" by trunk {trunk}, which shows no number"),
+            (None, _) => String::new(),
+        };
+        let later = match leg.after_ms {
+            0 => String::new(),
+            ms => format!(" after {}", seconds(ms)),
+        };
+        format!("{}{name}{out}{later}", leg.target)
+    };
+    let Some((first, rest)) = legs.split_first() else { return String::new() };
+    let mut words = format!("Rings {}", one(first));
+    let instead = rest.iter().filter(|l| l.instead).count();
+    for (i, leg) in rest.iter().enumerate() {
+        let join = match (leg.instead, i + 1 == rest.len() && instead == 0) {
+            (true, _) => "; if that cannot take the call, ",
+            (false, true) => " and ",
+            (false, false) => ", ",
+        };
+        words.push_str(join);
+        words.push_str(&one(leg));
+    }
+    format!("{words}, for up to {}.", seconds(first.ring_ms))
+}
+
+fn seconds(ms: u64) -> String {
+    match ms {
+        ms if ms % 60_000 == 0 && ms >= 120_000 => format!("{} min", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
+        ms => format!("{ms} ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_in_words() {
+        let leg = |target: &str, trunk: Option<&str>, instead| Leg {
+            target: target.into(),
+            name: None,
+            ring_ms: 20_000,
+            after_ms: 0,
+            trunk: trunk.map(Into::into),
+            shown: trunk.and_then(|_| "+73433000001".parse().ok()),
+            instead,
+        };
+        for (legs, want) in [
+            (vec![leg("extension:121", None, false)], "Rings extension:121, for up to 20 s."),
+            (
+                vec![
+                    leg("extension:121", None, false),
+                    leg("extension:122", None, false),
+                    leg("extension:123", None, false),
+                ],
+                "Rings extension:121, extension:122 and extension:123, for up to 20 s.",
+            ),
+            (
+                vec![leg("number:+79120000777", Some("a"), false), leg("number:+79120000777", Some("b"), true)],
+                "Rings number:+79120000777 by trunk a, which shows +73433000001; if that cannot take the call, \
+                 number:+79120000777 by trunk b, which shows +73433000001, for up to 20 s.",
+            ),
+        ] {
+            assert_eq!(ringing(&legs), want);
+        }
+        for (ms, want) in [(1_500, "1500 ms"), (90_000, "90 s"), (180_000, "3 min")] {
+            assert_eq!(seconds(ms), want);
+        }
+    }
+}
