@@ -52,7 +52,7 @@ fn plain() -> Directory {
         d.listen.push(Listen { transport, bind: server, advertise: None });
     }
     d.media = MediaPolicy { relay: Relay::Always, timeout: Duration::from_secs(60) };
-    d.default_caller_id = Some(e164("+73433000001"));
+    d.caller_id.default = Some(e164("+73433000001"));
     d.trunks = vec![trunk("carrier-a"), trunk("carrier-b")];
     d.trunks[0].username = Some("office".into());
     d.trunks[0].password = Some(Secret("carrier-secret".into()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::sticky::Met;
 use crate::call::record::RecordId;
 use crate::directory::Directory;
 use crate::media;
@@ -60,6 +61,11 @@ pub enum Event {
     },
     /// Bindings that the store kept over a restart.
     Restore(Vec<Binding>),
+    /// Which customers called which number of ours, or were shown it, as the store's records say, the oldest first; the last
+    /// [`MAX_STICKY`] are kept.
+    ///
+    /// [`MAX_STICKY`]: crate::b2bua::MAX_STICKY
+    Met(Vec<Met>),
     /// No new calls from now on; calls in progress go on.
     Drain,
 }

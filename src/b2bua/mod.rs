@@ -19,6 +19,7 @@ pub mod ladder;
 mod node;
 pub mod ports;
 mod proxy;
+mod sticky;
 mod trunks;
 mod twice;
 
@@ -32,10 +33,11 @@ use slotmap::SlotMap;
 pub use action::{Action, LiveCall, LoginFailed, Notice, PhoneView, Save, TrunkView};
 pub use event::{Ask, CommandId, Event, QueryId, Resolved};
 pub use node::Locals;
+pub use sticky::{MAX_STICKY, Met};
 
 use crate::base::{Instant, Now, Rng, Timers, map};
 use crate::call::bridge;
-use crate::call::leg::{self, Identity, Leg};
+use crate::call::leg::{self, Diverted, Identity, Leg};
 use crate::call::record::{Called, Caller, Direction};
 use crate::call::{Call, CallKey, Cx, LegKey, Legs, Opening, Owner, Peer, Switch};
 use crate::directory::reading::{self, Dialect, Reading};
@@ -52,6 +54,7 @@ use crate::transaction::{self, Failure, Layer, Output, ServerKey};
 use node::{Due, Node};
 use ports::Ports;
 use proxy::{Proxy, ProxyKey};
+use sticky::Sticky;
 use trunks::{Purposes, Trunks, Want};
 use twice::Twice;
 
@@ -111,6 +114,8 @@ pub struct Status {
     pub proxied: usize,
     /// Bindings.
     pub bindings: usize,
+    /// Customers of whom it is known which number of ours they called or were shown last.
+    pub sticky: usize,
     /// No new calls are taken.
     pub draining: bool,
     /// Since the start.
@@ -202,6 +207,7 @@ impl B2bua {
             recording_owner: map(),
             busy: map(),
             timers: Timers::new(),
+            sticky: Sticky::new(sticky::MAX_STICKY, rng.hasher()),
             ladder: ladder::Ladder::new(settings.ladder, rng.hasher()),
             out: VecDeque::new(),
             locals,
@@ -248,6 +254,7 @@ impl B2bua {
             Event::PortsReady(ports) => self.node.ports.ready(ports),
             Event::Directory(directory) => self.reload(directory),
             Event::Command { id, ask } => self.command(id, ask),
+            Event::Met(met) => met.into_iter().for_each(|met| self.node.sticky.met(met)),
             Event::Restore(bindings) => {
                 let mut changes = Vec::new();
                 self.node.registrar.restore(now, bindings, &self.node.directory.clone(), &mut changes);
@@ -283,6 +290,7 @@ impl B2bua {
             ports: self.node.ports.used(),
             proxied: self.proxy.len(),
             bindings: self.node.registrar.len(),
+            sticky: self.node.sticky.len(),
             draining: self.draining,
             counters: self.counters,
         }
@@ -737,6 +745,11 @@ impl B2bua {
         if let Some(trunk) = &opening.trunk {
             let node = &mut self.node;
             node.trunks.called_us(node.now, trunk, flow.remote.ip(), &mut node.wants);
+            if let Question::In { number, .. } = opening.question
+                && let Some(customer) = E164::read(&opening.identity.user, directory.node.country)
+            {
+                node.met(customer, number);
+            }
         }
         if self.draining || self.calls.len() >= self.settings.max_calls {
             return self.refuse(key, flow, &msg, &Refusal::status(503).with(Name::RetryAfter, "10"));
@@ -854,7 +867,7 @@ impl B2bua {
         let extension = directory.extension(&number);
         let name = extension.map(|e| e.name.to_string());
         let hidden = msg.text(Name::Privacy).is_some_and(|p| Privacy::parse(p).hides());
-        let identity = Identity { name: name.clone(), user: number.to_string(), hidden };
+        let identity = Identity { name: name.clone(), user: number.to_string(), hidden, diverted: None };
         let caller = Caller { number: Some(number.to_string()), name, ..Caller::default() };
         Ok(Who {
             peer: Peer::Extension(number.clone()),
@@ -886,8 +899,8 @@ impl B2bua {
             .find(|(t, n)| directory.number(*n).is_some_and(|n| n.trunk == t.name))?;
         let asserted =
             trunk.trust_identity.then(|| msg.addresses(Name::PAssertedIdentity).flatten()).into_iter().flatten();
-        let Told { name, user, number: caller, hidden } = told(asserted.chain([from.clone()]), trunk.dialect(country));
-        let veiled = told([from.clone()].into_iter(), trunk.dialect(country)).hidden;
+        let Told { name, user, number: caller, hidden } = told(asserted.chain([*from]), trunk.dialect(country));
+        let veiled = told([*from].into_iter(), trunk.dialect(country)).hidden;
         let hidden = hidden || veiled || msg.text(Name::Privacy).is_some_and(|p| Privacy::parse(p).hides());
         let name = name.filter(|_| !hidden);
         let region = caller.and_then(|n| directory.numbering.place(n).regions.first().map(ToString::to_string));
@@ -901,7 +914,7 @@ impl B2bua {
                 ..Caller::default()
             },
             called: called_number(directory, number),
-            identity: Identity { name, user, hidden },
+            identity: Identity { name, user, hidden, diverted: Some(Diverted { by: number, unanswered: false }) },
             trunk: Some(trunk.name.clone()),
         })
     }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use super::action::{Action, LiveCall, Notice, PhoneView, Save};
 use super::ladder::Ladder;
 use super::ports::Ports;
+use super::sticky::{Met, Sticky};
 use super::trunks::{Purposes, Trunks, Want};
-use crate::base::{Instant, Map, Now, Timers};
+use crate::base::{Instant, Map, Now, Timers, Wall};
 use crate::call::record::{CallRecord, RecordId};
 use crate::call::{CallKey, LegKey, Peer, Place, Switch};
-use crate::directory::{Directory, Label};
+use crate::directory::{Directory, E164, Label};
 use crate::media::{Command, Port, RecordingId};
 use crate::policy::{Branch, Live};
 use crate::registrar::{Binding, Change, Registrar};
@@ -53,6 +54,7 @@ pub struct Node {
     pub(super) recording_owner: Map<RecordingId, CallKey>,
     pub(super) busy: Map<Label, u32>,
     pub(super) timers: Timers<Due>,
+    pub(super) sticky: Sticky,
     pub(super) ladder: Ladder,
     pub(super) out: VecDeque<Action>,
     pub(super) locals: Locals,
@@ -107,6 +109,10 @@ impl Live for Node {
 
     fn trunk_calls(&self, trunk: &str) -> u32 {
         self.trunks.calls(trunk)
+    }
+
+    fn sticky(&self, customer: E164) -> Option<(E164, Wall)> {
+        self.sticky.of(customer)
     }
 }
 
@@ -183,6 +189,10 @@ impl Switch for Node {
             true => self.recording_owner.insert(recording, call),
             false => self.recording_owner.remove(&recording),
         };
+    }
+
+    fn met(&mut self, customer: E164, ours: E164) {
+        self.sticky.met(Met { customer, ours, at: self.now.wall });
     }
 
     fn changed(&mut self, live: LiveCall) {

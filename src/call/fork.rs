@@ -9,7 +9,7 @@ use super::journey::LegResult;
 use super::leg::{Dial, Event, Leg, Peer};
 use super::record::{By, Direction, PhaseKind};
 use super::{Call, Cause, Connected, Cx, ELSEWHERE, Final, LegKey, Legs, NO_PORT, Place, Ringing, State};
-use crate::directory::Target;
+use crate::directory::{E164, Target};
 use crate::policy::{self, Branch, Fork, Kind, MAX_STAGES};
 use crate::sdp::Session;
 use crate::sip::phrase;
@@ -125,11 +125,19 @@ impl Call {
                 (Peer::Trunk { trunk: trunk.clone(), number: user.as_str().into() }, *shown)
             }
         };
-        if let Peer::Trunk { trunk, .. } = &peer {
+        if let Peer::Trunk { trunk, number } = &peer {
             if self.direction != Direction::In {
                 self.trunk = Some(trunk.clone());
             }
             self.shown = shown.map(|n| n.to_string());
+            if let Some(shown) = shown.filter(|_| self.direction == Direction::Out)
+                && let Some(customer) = E164::read(number, cx.directory.node.country)
+            {
+                cx.switch.met(customer, shown);
+            }
+        }
+        if let Some(diverted) = &mut self.identity.diverted {
+            diverted.unanswered = self.first_ring.is_some();
         }
         let offer = match self.offer_for(legs, cx, &place) {
             Ok(offer) => offer,

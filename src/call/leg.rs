@@ -25,7 +25,7 @@ use crate::base::{Instant, Rng};
 use crate::dialog::invite::{Act, Carrier, Offer, Part, Usage};
 use crate::dialog::refresh::{self, Due, Wish};
 use crate::dialog::{Dialog, Sent};
-use crate::directory::{CallerIdForm, Label, Secret};
+use crate::directory::{CallerIdForm, E164, Label, NumberFormat, Secret};
 use crate::policy::Branch;
 use crate::sip::digest::{self, Challenge};
 use crate::sip::header::{Refresher, SessionExpires};
@@ -82,6 +82,17 @@ pub struct Identity {
     pub user: String,
     /// The caller wants to be anonymous.
     pub hidden: bool,
+    /// The call came to this number of ours, and is forwarded where it goes out again.
+    pub diverted: Option<Diverted>,
+}
+
+/// A number that forwards a call, told to the carrier (RFC 5806, RFC 7044).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Diverted {
+    /// The number.
+    pub by: E164,
+    /// Somebody rang before and did not answer.
+    pub unanswered: bool,
 }
 
 /// What a leg tells its call.
@@ -247,11 +258,25 @@ impl Dial {
                 if caller.hidden {
                     identity.push((Name::Privacy, "id".to_owned()));
                 }
+                if let Some(diverted) = &caller.diverted {
+                    let format = trunk.map_or(NumberFormat::E164, |t| t.number_format);
+                    let by = diverted.by.written(format, directory.node.country);
+                    identity.extend(diverted.headers(&format!("sip:{by}@{domain}"), &place.uri));
+                }
                 let credentials = trunk.and_then(|t| Some((t.username.clone()?, t.password.clone()?)));
                 let to = format!("<{}>", place.uri);
                 Dial { place, from, to, identity, max_forwards, body, credentials, impatient }
             }
         }
+    }
+}
+
+impl Diverted {
+    /// Who forwarded, and why: Diversion for carriers of the older way, History-Info with the cause of RFC 4458 for the others.
+    fn headers(&self, by: &str, to: &str) -> [(Name, String); 2] {
+        let (reason, cause) = if self.unanswered { ("no-answer", 408) } else { ("unconditional", 302) };
+        let history = format!("<{by}>;index=1, <{to};cause={cause}>;index=1.1;mp=1");
+        [(Name::Diversion, format!("<{by}>;reason={reason};counter=1")), (Name::HistoryInfo, history)]
     }
 }
 

@@ -30,7 +30,7 @@ use slotmap::{SlotMap, new_key_type};
 use smallvec::SmallVec;
 
 use crate::base::{Instant, Now, Rng, Wall};
-use crate::directory::{Directory, Label, Relay, Target};
+use crate::directory::{Directory, E164, Label, Relay, Target};
 use crate::media::{self, Port, Recorded, RecordingId};
 use crate::policy::{self, Ask, Branch, Plan, Stage};
 use crate::sdp::session::Format;
@@ -98,6 +98,8 @@ pub trait Switch: policy::Live {
     fn changed(&mut self, live: LiveCall);
     /// The call is over.
     fn save(&mut self, record: Box<record::CallRecord>);
+    /// A customer called a number of ours, or is shown it.
+    fn met(&mut self, customer: E164, ours: E164);
     /// Has the leg's deadline come up.
     fn arm_leg(&mut self, at: Instant, leg: LegKey);
     /// Has the call's deadline come up.

@@ -48,8 +48,8 @@ pub struct Directory {
     pub recording: Recording,
     /// An unanswered caller who rang for less than this was "short".
     pub short_ring: Duration,
-    /// Number shown when no rule names another.
-    pub default_caller_id: Option<E164>,
+    /// Which number of ours is shown on outgoing calls.
+    pub caller_id: CallerId,
     /// Carriers, in file order.
     pub trunks: Vec<Trunk>,
     /// Numbers of ours, in file order.
@@ -96,7 +96,7 @@ impl Directory {
             media: MediaPolicy { relay: Relay::Always, timeout: Duration::from_secs(60) },
             recording: Recording::None,
             short_ring: Duration::from_secs(8),
-            default_caller_id: None,
+            caller_id: CallerId::default(),
             trunks: Vec::new(),
             numbers: Vec::new(),
             extensions: Vec::new(),
@@ -328,6 +328,65 @@ pub enum NumberFormat {
     International,
     /// `89131234567` (numbers of other countries: `810…` in Russia).
     National,
+}
+
+/// `[caller_id]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CallerId {
+    /// Rules, the first that gives a number whose trunk takes the call decides.
+    pub order: Vec<CallerIdRule>,
+    /// For how long a customer is shown the number that they called, or were shown, last.
+    pub sticky: Duration,
+    /// What the rule `default` gives.
+    pub default: Option<E164>,
+}
+
+impl Default for CallerId {
+    /// Every rule, 90 days, no default number.
+    fn default() -> CallerId {
+        CallerId { order: CallerIdRule::ALL.to_vec(), sticky: Duration::from_secs(90 * 86_400), default: None }
+    }
+}
+
+/// A rule of `[caller_id] order`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallerIdRule {
+    /// The number that this customer last called or was last shown.
+    Sticky,
+    /// A number of the same city.
+    City,
+    /// A number of the same ISO region.
+    Region,
+    /// A number of the same federal district.
+    District,
+    /// The number of the branch of the one who calls.
+    Branch,
+    /// The default number.
+    Default,
+}
+
+impl CallerIdRule {
+    /// All of them, in the order that is taken where the configuration names none.
+    pub const ALL: [CallerIdRule; 6] = [
+        CallerIdRule::Sticky,
+        CallerIdRule::City,
+        CallerIdRule::Region,
+        CallerIdRule::District,
+        CallerIdRule::Branch,
+        CallerIdRule::Default,
+    ];
+
+    /// As it stands in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            CallerIdRule::Sticky => "sticky",
+            CallerIdRule::City => "city",
+            CallerIdRule::Region => "region",
+            CallerIdRule::District => "district",
+            CallerIdRule::Branch => "branch",
+            CallerIdRule::Default => "default",
+        }
+    }
 }
 
 /// `caller_id` of a trunk.

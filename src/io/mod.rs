@@ -39,9 +39,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::b2bua::{Ask, B2bua, Event, Notice, QueryId, Save, Settings};
-use crate::base::{Instant, Rng};
-use crate::directory::{Directory, Listen, Relay};
+use crate::b2bua::{Ask, B2bua, Event, MAX_STICKY, Met, Notice, QueryId, Save, Settings};
+use crate::base::{Instant, Rng, Wall};
+use crate::directory::{Directory, E164, Listen, Relay};
 use crate::media;
 use crate::sip::transport::{Flow, Transport};
 use clock::Clock;
@@ -50,6 +50,7 @@ use engine::{Engine, Inlet, Input, Outside};
 use metrics::{Counter, Metrics};
 use net::tcp::{Limits, Streams};
 use net::{Address, CannotListen, Listeners};
+use store::Reader as _;
 
 /// How long calls may take to end when the server is told to stop.
 const STOP: Duration = Duration::from_millis(1500);
@@ -231,6 +232,13 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
     let restored = bindings.len();
     // Before the first message: a call to a phone that was registered a moment ago is not to fail.
     inlet.steer(Input::Event(Event::Restore(bindings)));
+    // Nor is a customer to see another number than yesterday.
+    match met(&config, clock.wall()) {
+        Ok(met) => inlet.steer(Input::Event(Event::Met(met))),
+        Err(error) => {
+            tracing::warn!(%error, "it cannot be read which number each customer knows: caller IDs go by region")
+        }
+    }
     let engine = Engine::new(core, world, listeners.udp, inlet.clone(), clock.clone(), metrics.clone())
         .map_err(StartError::system("create an epoll"))?;
 
@@ -608,6 +616,25 @@ fn sink(inlet: Inlet, store: store::StoreHandle, clock: Clock, bound: SyncSender
         }
         relay::Report::Deleted { recording } => store.mark_deleted(&recording.to_string(), clock.wall()),
     })
+}
+
+/// Which customers called which number of ours, or were shown it, as far back as it counts.
+fn met(config: &Config, now: Wall) -> Result<Vec<Met>, store::StoreError> {
+    let (directory, country) = (&config.directory, config.directory.node.country);
+    let since = now.micros().saturating_sub(i64::try_from(directory.caller_id.sticky.as_micros()).unwrap_or(i64::MAX));
+    let mut reader = store::sqlite::Sqlite::open_reader(&config.files.database)?;
+    let calls = reader.numbers(Wall::from_micros(since), MAX_STICKY)?;
+    let met = calls.iter().rev().filter_map(|call| {
+        let number = |text: &str| E164::read(text, country);
+        let ours = |number: &E164| directory.number(*number).is_some();
+        let called = number(&call.called)?;
+        let (customer, ours) = match ours(&called) {
+            true => (number(call.caller.as_deref()?)?, called),
+            false => (called, number(call.shown.as_deref()?).filter(ours)?),
+        };
+        Some(Met { customer, ours, at: call.at })
+    });
+    Ok(met.collect())
 }
 
 /// Makes the data directory ours as long as the file lives.

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::caller::{Ends, open};
 use super::rule::{listed, stages};
-use super::{Live, Moment, Stage, Why};
+use super::{Moment, Stage, Why, caller_id};
 use crate::directory::{self, Dealer, Directory, E164, Label, Step, Target, Trunk};
 
 /// One branch to ring.
@@ -40,7 +40,7 @@ pub enum Fork {
 
 /// What a stage comes to at this moment.
 pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
-    let Moment { directory, live, .. } = *moment;
+    let directory = moment.directory;
     let rule = stage.target.to_string();
     let skip = |why: &mut Vec<Why>, because: &str, status: u16| {
         why.push(Why::new(rule.clone(), format!("skipped: {because}")));
@@ -95,9 +95,9 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
             }
         },
         Target::Number(number) => {
-            outside(directory, live, &rule, why, |trunk| written(directory, trunk, *number), false)
+            outside(moment, &rule, Some(*number), why, |trunk| written(directory, trunk, *number))
         }
-        Target::Emergency(digits) => outside(directory, live, &rule, why, |_| digits.to_string(), true),
+        Target::Emergency(digits) => outside(moment, &rule, None, why, |_| digits.to_string()),
         Target::Reject(status) => {
             why.push(Why::new(rule, "the call is refused"));
             Fork::Refuse(*status)
@@ -253,54 +253,26 @@ fn free(moment: &Moment<'_>, number: &str, queued: bool) -> Result<(), (u16, &'s
     }
 }
 
-/// Trunks for an outside number, in the order to try: the owner of the default caller ID, then every other with a number
-/// that may be shown on it.
+/// Out through a trunk, with a number of ours.
 fn outside(
-    directory: &Directory,
-    live: &dyn Live,
+    moment: &Moment<'_>,
     rule: &str,
+    to: Option<E164>,
     why: &mut Vec<Why>,
     write: impl Fn(&Trunk) -> String,
-    emergency: bool,
 ) -> Fork {
-    let default = directory.default_caller_id.and_then(|n| directory.number(n));
-    let owner = default.and_then(|n| directory.trunk(&n.trunk));
-    let mut trunks: Vec<&Trunk> = owner.into_iter().collect();
-    trunks.extend(directory.trunks.iter().filter(|t| owner.is_none_or(|o| o.name != t.name)));
-    let mut branches = Vec::new();
-    let mut full = false;
-    for trunk in trunks {
-        let shown = caller_id(directory, trunk);
-        if !live.trunk_up(&trunk.name) {
-            why.push(Why::new(rule, format!("trunk {} skipped: down", trunk.name)));
-        } else if !emergency && trunk.max_calls > 0 && live.trunk_calls(&trunk.name) >= trunk.max_calls {
-            why.push(Why::new(rule, format!("trunk {} skipped: {} calls already", trunk.name, trunk.max_calls)));
-            full = true;
-        } else if shown.is_none() && !emergency && !directory.numbers.is_empty() {
-            why.push(Why::new(rule, format!("trunk {} skipped: no number that may be shown on it", trunk.name)));
-        } else {
-            if branches.is_empty() {
-                let number = shown.map_or("no number".to_owned(), |n| n.to_string());
-                why.push(Why::new("caller ID", format!("{number}, on trunk {}", trunk.name)));
-            }
-            branches.push(Branch::Trunk { trunk: trunk.name.clone(), user: write(trunk), shown });
-        }
-    }
-    match branches.is_empty() {
-        true => {
-            why.push(Why::new(rule, if full { "every trunk is full" } else { "no trunk takes the call" }));
+    match caller_id::lines(moment, rule, to, why) {
+        Ok(lines) => Fork::Serial(
+            lines
+                .into_iter()
+                .map(|l| Branch::Trunk { trunk: l.trunk.name.clone(), user: write(l.trunk), shown: l.shown })
+                .collect(),
+        ),
+        Err(none) => {
+            why.push(Why::new(rule, none.words()));
             Fork::Skip(503)
         }
-        false => Fork::Serial(branches),
     }
-}
-
-/// The number shown on a trunk: the default one if the trunk owns it or takes foreign numbers, else its own first.
-fn caller_id(directory: &Directory, trunk: &Trunk) -> Option<E164> {
-    let default = directory.default_caller_id.and_then(|n| directory.number(n));
-    let fitting = default.filter(|n| n.show && (n.trunk == trunk.name || trunk.foreign_numbers));
-    let own = || directory.numbers.iter().find(|n| n.show && n.trunk == trunk.name);
-    fitting.or_else(own).map(|n| n.e164)
 }
 
 /// The number as the trunk wants it written.

@@ -4,10 +4,11 @@
 //! because who is free may have changed since, and names the branches to ring. Both give their reasons ([`Why`]), and the
 //! call's record keeps them. Nothing here waits, takes a permit, or sends.
 //!
-//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `explain` (all of it,
-//! played through for people).
+//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `caller_id` (what
+//! the other side sees), `explain` (all of it, played through for people).
 
 mod caller;
+mod caller_id;
 pub mod explain;
 mod fork;
 mod rule;
@@ -72,6 +73,11 @@ pub trait Live {
     fn trunk_up(&self, trunk: &str) -> bool;
     /// How many calls the trunk carries.
     fn trunk_calls(&self, trunk: &str) -> u32;
+    /// The number of ours that this customer called or was shown last, and when; none where nobody keeps count.
+    fn sticky(&self, customer: E164) -> Option<(E164, Wall)> {
+        let _ = customer;
+        None
+    }
 }
 
 /// All that the choice of branches depends on when a stage begins.

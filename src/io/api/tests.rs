@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::client::{Client, ClientError};
 use super::*;
+use crate::io::store::Numbers;
 use crate::registrar::Binding;
 
 #[derive(Clone, Default)]
@@ -22,6 +23,9 @@ impl Reader for NoRecords {
         Ok(None)
     }
     fn bindings(&mut self) -> Result<Vec<Binding>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn numbers(&mut self, _: Wall, _: usize) -> Result<Vec<Numbers>, StoreError> {
         Ok(Vec::new())
     }
 }

@@ -18,9 +18,9 @@ use super::{Config, Files, Http, MediaPorts, value};
 use crate::base::Wall;
 use crate::directory::calendar::{Calendar, Hours};
 use crate::directory::{
-    Branch, CallerIdForm, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension, Label, Listen, MediaPolicy,
-    Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret, Step, Strategy, Target,
-    Trunk, Turn, When,
+    Branch, CallerId, CallerIdForm, CallerIdRule, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension,
+    Label, Listen, MediaPolicy, Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret,
+    Step, Strategy, Target, Trunk, Turn, When,
 };
 use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;
@@ -190,7 +190,7 @@ impl Builder<'_> {
         directory.recording =
             self.recording(&View::of(self.root, "recording"), "mode", "[recording]").unwrap_or(Recording::None);
         directory.short_ring = View::of(self.root, "outcome").duration("short_ring").unwrap_or_default();
-        directory.default_caller_id = View::of(self.root, "caller_id").number("default");
+        directory.caller_id = caller_id(&View::of(self.root, "caller_id"));
         directory.trunks = View::all(self.root, "trunk").into_iter().map(|v| self.trunk(v)).collect();
         directory.numbers = View::all(self.root, "number").into_iter().filter_map(number).collect();
         directory.extensions =
@@ -453,6 +453,15 @@ impl Builder<'_> {
 /// What a calendar must say.
 fn hours(text: &str) -> Option<Hours> {
     [Hours::Open, Hours::Closed, Hours::Holiday].into_iter().find(|h| h.to_string() == text)
+}
+
+fn caller_id(v: &View<'_>) -> CallerId {
+    let rule = |word: &Label| CallerIdRule::ALL.into_iter().find(|rule| rule.word() == &**word);
+    CallerId {
+        order: v.texts("order").iter().filter_map(rule).collect(),
+        sticky: v.duration("sticky").unwrap_or_default(),
+        default: v.number("default"),
+    }
 }
 
 fn number(v: View<'_>) -> Option<Number> {

@@ -19,6 +19,8 @@ mod value;
 mod walk;
 
 #[cfg(test)]
+mod shown;
+#[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};

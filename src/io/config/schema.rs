@@ -424,9 +424,8 @@ static CALLER_ID: Section = Section {
             "order",
             Kind::List(&Kind::Choice(&["sticky", "city", "region", "district", "branch", "default"])),
             "[\"sticky\", \"city\", \"region\", \"district\", \"branch\", \"default\"]",
-            "the first rule that gives a number",
-        )
-        .later("checked, but only the default number is shown yet"),
+            "the first rule that gives a number whose trunk takes the call",
+        ),
         default(
             "sticky",
             Kind::Duration,
@@ -534,8 +533,7 @@ static BRANCH: Section = Section {
             Kind::Ref(Named::Number),
             "\"+74950000001\"",
             "the number its people show; else the first of its region",
-        )
-        .later("ignored"),
+        ),
         optional("to", Kind::Steps, "\"queue:sales\"", "where its calls go"),
     ],
 };

@@ -229,7 +229,6 @@ fn the_office_is_accepted_as_it_stands() {
     let want = [
         "office.toml:32: [http]: checked, but the HTTP API and the console are not there yet",
         "office.toml:45: [numbering]: checked, but regions are not looked up yet",
-        "office.toml:52: `order` of [caller_id]: checked, but only the default number is shown yet",
         "office.toml:143: `mobile` of extension 121: ignored",
         "office.toml:195: `vendor` of extension 601: ignored",
         "office.toml:215: strategy first-free of queue \"production\": rings all",

@@ -100,6 +100,21 @@ pub trait Reader: Send {
     fn record(&mut self, id: RecordId) -> Result<Option<CallRecord>, StoreError>;
     /// All bindings, expired ones too.
     fn bindings(&mut self) -> Result<Vec<Binding>, StoreError>;
+    /// The numbers of the calls that began at or after `since`, the latest first, at most `limit`.
+    fn numbers(&mut self, since: Wall, limit: usize) -> Result<Vec<Numbers>, StoreError>;
+}
+
+/// The numbers of a call, as its record has them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Numbers {
+    /// When it began.
+    pub at: Wall,
+    /// Who called.
+    pub caller: Option<String>,
+    /// What was called.
+    pub called: String,
+    /// Caller ID that went out.
+    pub shown: Option<String>,
 }
 
 /// A place in the sequence of records; 0 is before the first.

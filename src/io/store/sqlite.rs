@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params, params_from_iter};
 
-use super::{Cursor, Entry, Filter, PAGE, Reader, Store, StoreError};
+use super::{Cursor, Entry, Filter, Numbers, PAGE, Reader, Store, StoreError};
 use crate::base::Wall;
 use crate::call::record::{CallRecord, Outcome, RecordId};
 use crate::registrar::Binding;
@@ -173,9 +173,8 @@ impl Reader for SqliteReader {
         }
         if let Some(since) = filter.since {
             also(" AND started >= ?n", Value::from(since.micros()));
-            // Ids begin with the millisecond of the start; from the first such id on there is something to find.
-            let first = (since.micros().max(0) as u128 / 1000) << 80;
-            also(" AND seq >= (SELECT min(seq) FROM record WHERE id >= ?n)", Value::from(first.to_be_bytes().to_vec()));
+            // From the first such id on there is something to find.
+            also(" AND seq >= (SELECT min(seq) FROM record WHERE id >= ?n)", Value::from(first_id(since)));
         }
         if let Some(until) = filter.until {
             also(" AND started < ?n", Value::from(until.micros()));
@@ -202,6 +201,21 @@ impl Reader for SqliteReader {
 
     fn bindings(&mut self) -> Result<Vec<Binding>, StoreError> {
         bindings(&self.db)
+    }
+
+    fn numbers(&mut self, since: Wall, limit: usize) -> Result<Vec<Numbers>, StoreError> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT started, caller, called, shown FROM brief
+             WHERE seq >= (SELECT min(seq) FROM record WHERE id >= ?1) AND started >= ?2 ORDER BY seq DESC LIMIT ?3",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![first_id(since), since.micros(), limit])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let at = Wall::from_micros(row.get(0)?);
+            found.push(Numbers { at, caller: row.get(1)?, called: row.get(2)?, shown: row.get(3)? });
+        }
+        Ok(found)
     }
 }
 
@@ -250,6 +264,11 @@ fn deleted(db: &Connection, recording: &str, at: Wall) -> Result<(), StoreError>
     let json = encode(&mut json, &record)?;
     db.prepare_cached("UPDATE record SET json = ?2 WHERE seq = ?1")?.execute(params![seq, json])?;
     Ok(())
+}
+
+/// Ids begin with the millisecond of the start: no call that began at `since` or later has a smaller one.
+fn first_id(since: Wall) -> Vec<u8> {
+    ((since.micros().max(0) as u128 / 1000) << 80).to_be_bytes().to_vec()
 }
 
 fn bindings(db: &Connection) -> Result<Vec<Binding>, StoreError> {

@@ -160,6 +160,13 @@ fn records_come_back_by_every_filter_and_keep_their_place() {
     assert_eq!(find(Filter { number: Some("+79130000007".to_owned()), ..all() }), [7]);
     let (since, until) = (Some(record(3).started_at), Some(record(6).started_at));
     assert_eq!(find(Filter { since, until, ..all() }), [3, 4, 5]);
+    let numbers = dir.reader().numbers(record(28).started_at, 2).expect("reads");
+    let last = |n: u64| {
+        let CallRecord { started_at: at, caller, called, shown, .. } = record(n);
+        Numbers { at, caller: caller.number, called: called.number, shown }
+    };
+    assert_eq!(numbers, [last(30), last(29)]);
+    assert_eq!(dir.reader().numbers(record(31).started_at, 9).expect("reads"), []);
     let called = Some("+73833000000".to_owned());
     assert_eq!(find(Filter { number: called, after: 3, since, until: None, limit: 2, ..all() }), [6, 9]);
     assert_eq!(find(Filter { number: Some("' OR 1=1 --".to_owned()), ..all() }), [0u128; 0]);
