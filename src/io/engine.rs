@@ -1,5 +1,6 @@
 //! The one thread that owns the core. It reads the UDP sockets itself, because waking another thread for a datagram costs
-//! more than all the SIP work on it: wait, drain the sockets, handle, send the answers together. Everything that may
+//! more than all the SIP work on it: wait, drain the sockets, handle, send the answers together; where datagrams come in numbers, nap
+//! a millisecond, so that the next ones share one wake-up. Everything that may
 //! wait (streams, names, files, HTTP) lives on other threads and comes in through the [`Inlet`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -35,6 +36,13 @@ const ROUND: usize = 256;
 /// How late a deadline may be met. Messages that come meanwhile meet it for nothing; a wake-up of its own costs more than all the
 /// work on a message, and most deadlines (repeat if no answer came) are void by the time they are due. SIP's shortest is 500 ms.
 const SLACK: Duration = Duration::from_millis(10);
+/// Datagrams a second from which on the engine naps between rounds, so that several share one wake-up: a lone one costs more for its
+/// waking than for all the work on it.
+const BUSY: usize = 500;
+/// The nap, and so what a message may have to wait longer where there are many.
+const NAP: Duration = Duration::from_millis(1);
+/// Over how long datagrams are counted for that.
+const WINDOW: Duration = Duration::from_millis(50);
 /// Panics of the core that are logged; later ones are only counted.
 const LOGGED_PANICS: u64 = 100;
 
@@ -216,7 +224,30 @@ pub struct Engine<C, O> {
     live: HashSet<RecordId>,
     /// Somebody waits for the last call's end.
     leaving: bool,
+    density: Density,
     now: Now,
+}
+
+/// How close datagrams come upon each other.
+#[derive(Default)]
+struct Density {
+    since: Instant,
+    seen: usize,
+    busy: bool,
+}
+
+impl Density {
+    /// Counts what a round found; says whether more comes so soon that it is better to nap first. A round that found nothing sleeps anyway,
+    /// and a full one has left something.
+    fn naps(&mut self, now: Instant, found: usize) -> bool {
+        self.seen += found;
+        let over = now - self.since;
+        if over >= WINDOW {
+            self.busy = self.seen as u128 * 1_000_000 >= BUSY as u128 * over.as_micros();
+            (self.since, self.seen) = (now, 0);
+        }
+        self.busy && (1..BATCH).contains(&found)
+    }
 }
 
 /// Epoll's name for the bell; sockets are named by their index.
@@ -253,6 +284,7 @@ impl<C: Core, O: Outside> Engine<C, O> {
             last_ask: 0,
             live: HashSet::new(),
             leaving: false,
+            density: Density::default(),
             now,
         })
     }
@@ -285,14 +317,18 @@ impl<C: Core, O: Outside> Engine<C, O> {
                 self.flush();
                 return self.outside;
             }
+            let mut found = 0;
             for event in ready[..woken].iter().filter(|event| event.data() != BELL) {
-                self.socket(event.data() as usize, event.events());
+                found += self.socket(event.data() as usize, event.events());
             }
             self.failures();
             if self.core.deadline().is_some_and(|at| at <= self.now.mono) {
                 self.handle(Event::Tick);
             }
             self.flush();
+            if self.density.naps(self.now.mono, found) {
+                std::thread::sleep(NAP);
+            }
         }
     }
 
@@ -310,9 +346,9 @@ impl<C: Core, O: Outside> Engine<C, O> {
         }
     }
 
-    /// One batch of one socket.
-    fn socket(&mut self, index: usize, flags: EpollFlags) {
-        let Some(socket) = self.sockets.get(index) else { return };
+    /// One batch of one socket; how many datagrams there were.
+    fn socket(&mut self, index: usize, flags: EpollFlags) -> usize {
+        let Some(socket) = self.sockets.get(index) else { return 0 };
         let local = socket.local;
         let (lost, metrics) = (&mut self.lost, &self.metrics);
         if flags.contains(EpollFlags::EPOLLERR) {
@@ -320,7 +356,7 @@ impl<C: Core, O: Outside> Engine<C, O> {
         }
         // EPOLLERR may stand alone; then there is nothing to read.
         if !flags.contains(EpollFlags::EPOLLIN) {
-            return;
+            return 0;
         }
         let received = socket.receive(&mut self.inbox, metrics, |remote| note(lost, local, remote));
         debug_assert!(received <= BATCH);
@@ -334,6 +370,7 @@ impl<C: Core, O: Outside> Engine<C, O> {
             let bytes = Bytes::copy_from_slice(bytes);
             self.handle(Event::Received { flow, bytes });
         }
+        received
     }
 
     /// Takes a round of inputs; true: leave.
@@ -575,6 +612,20 @@ mod tests {
         assert_eq!(metrics.read(Counter::Panics), 1);
         inlet.steer(Input::Quit);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn it_naps_only_where_datagrams_come_in_numbers() {
+        // Datagrams found each 10 ms, and whether it naps after half a second of them.
+        let table = [(0, false), (1, false), (4, false), (5, true), (63, true), (64, false), (200, false)];
+        for (found, naps) in table {
+            let mut density = Density::default();
+            let at = |i: u64| Instant::from_micros(i * 10_000);
+            assert!(!density.naps(at(1), found), "{found}: not before it has counted");
+            let later = (2..50).fold(false, |_, i| density.naps(at(i), found));
+            assert_eq!(later, naps, "{found}");
+            assert!(!density.naps(at(1000), 1), "{found}: long ago");
+        }
     }
 
     #[test]

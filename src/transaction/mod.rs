@@ -232,8 +232,8 @@ struct Server<U> {
     flow: Flow,
     user: Option<U>,
     state: ServerState,
-    /// Until the final answer.
-    request: Option<Message>,
+    /// Until the final answer; apart, since what lingers for 32 s after it is most of what there is.
+    request: Option<Box<Message>>,
     /// The To tag of the final answer, for late CANCELs.
     tag: Option<Box<str>>,
     cancelled: bool,
@@ -466,7 +466,7 @@ impl<U: Copy> Layer<U> {
 
     /// The request of a transaction that has no final answer yet.
     pub fn request_of(&self, key: ServerKey) -> Option<&Message> {
-        self.servers.get(key)?.request.as_ref()
+        self.servers.get(key)?.request.as_deref()
     }
 
     /// The flow that a request's answers go by.
@@ -578,7 +578,7 @@ impl<U: Copy> Layer<U> {
             flow,
             user: None,
             state,
-            request: Some(msg.clone()),
+            request: Some(Box::new(msg.clone())),
             tag: None,
             cancelled: false,
             armed: NEVER,
