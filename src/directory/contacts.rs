@@ -147,6 +147,12 @@ impl Contacts {
         (0..self.len()).map(|row| Contact { contacts: self, row })
     }
 
+    /// The contact in this place of [`Contacts::iter`]. Panics if there is none.
+    pub fn get(&self, row: u32) -> Contact<'_> {
+        assert!((row as usize) < self.len(), "there is no contact in place {row}");
+        Contact { contacts: self, row: row as usize }
+    }
+
     /// How many contacts.
     pub fn len(&self) -> usize {
         self.rows.len() - 1
@@ -182,6 +188,11 @@ impl fmt::Debug for Contacts {
 }
 
 impl<'a> Contact<'a> {
+    /// Its place in [`Contacts::iter`].
+    pub fn place(&self) -> u32 {
+        self.row as u32
+    }
+
     /// Its key in the store.
     pub fn id(&self) -> ContactId {
         self.row().id

@@ -18,6 +18,7 @@ pub mod config;
 pub mod demo;
 pub mod dns;
 pub mod engine;
+pub mod import;
 pub mod ladder;
 pub mod live;
 pub mod metrics;
@@ -30,8 +31,8 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -144,6 +145,8 @@ struct Shared {
     steer: Sender<Steer>,
     /// What the core decides by, for what is looked at once a day.
     directory: ArcSwap<Directory>,
+    /// Held while the directory is being replaced.
+    replacing: Mutex<()>,
 }
 
 /// What a reload compares with, because it needs a restart to change.
@@ -173,6 +176,16 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
 
     let database = store::sqlite::Sqlite::open(&config.files.database)?;
     let (store, bindings) = store::start(database, &config.data_dir)?;
+    let mut directory = Arc::unwrap_or_clone(config.directory);
+    match import::imported::load(&config.files.imported) {
+        Ok(lists) => lists.put_into(&mut directory),
+        // Calls that are not known are better than no calls.
+        Err(error) => {
+            let file = config.files.imported.display();
+            tracing::error!(%error, "what was imported cannot be read from {file}: every caller is unknown; import again");
+        }
+    }
+    let directory = Arc::new(directory);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -215,7 +228,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
     };
     let mut core_seed = [0; 32];
     rng.fill(&mut core_seed);
-    let core = B2bua::new(config.directory.clone(), settings, core_seed);
+    let core = B2bua::new(directory.clone(), settings, core_seed);
     let live = live::Live::default();
     let (steer, steering) = channel();
     let world = World {
@@ -244,7 +257,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
 
     let fixed = Fixed {
         path: config.path.clone(),
-        listen: config.directory.listen.clone(),
+        listen: directory.listen.clone(),
         data_dir: config.data_dir.clone(),
         files: config.files.clone(),
         media: config.media.clone(),
@@ -260,11 +273,12 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
         fixed,
         sounds,
         steer,
-        directory: ArcSwap::new(config.directory.clone()),
+        directory: ArcSwap::new(directory.clone()),
+        replacing: Mutex::default(),
     }));
 
     // Control socket
-    let socket = config.socket();
+    let socket = config.data_dir.join(api::SOCKET);
     {
         let _inside = runtime.enter();
         if let Err(error) = api::serve(&socket, handle.clone()) {
@@ -273,7 +287,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
         }
     }
     // The engine reads nothing before a call can be taken and, as a daemon, a signal be heard: who gets an answer may count on both.
-    if config.directory.media.relay == Relay::Always && first_ports.recv_timeout(PORTS).is_err() {
+    if directory.media.relay == Relay::Always && first_ports.recv_timeout(PORTS).is_err() {
         tracing::error!("no RTP port of [media] ports can be bound: calls are refused with 503");
     }
     if daemon {
@@ -288,6 +302,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         phones = restored,
+        contacts = directory.contacts.len(),
         "ready after {took} ms on {}",
         running.handle
     );
@@ -500,12 +515,50 @@ impl Handle {
     pub fn reload(&self) -> Result<Vec<String>, config::problem::Report> {
         let new = Config::load(&self.0.fixed.path)?;
         let mut notes = self.0.fixed.changed(&new);
-        self.0.directory.store(new.directory.clone());
-        notes.extend(self.missing_years());
         // Before the directory that names them.
         self.0.sounds.store(new.sounds);
-        self.0.inlet.steer(Input::Event(Event::Directory(new.directory)));
+        let mut directory = Arc::unwrap_or_clone(new.directory);
+        self.replace(|old| {
+            import::imported::Lists::of(old).put_into(&mut directory);
+            Ok::<_, config::problem::Report>(directory)
+        })?;
+        notes.extend(self.missing_years());
         Ok(notes)
+    }
+
+    /// Reads again what was imported and puts it in force; gives what there is now. Blocks, for a second if there is a million
+    /// of something: not for an async thread.
+    pub fn import(&self) -> Result<Value, store::StoreError> {
+        let begun = self.0.clock.mono();
+        self.replace(|old| {
+            let mut directory = old.clone();
+            import::imported::load(&self.0.fixed.files.imported)?.put_into(&mut directory);
+            Ok::<_, store::StoreError>(directory)
+        })?;
+        let took = (self.0.clock.mono() - begun).as_millis();
+        let contacts = self.0.directory.load().contacts.len();
+        tracing::info!(contacts, "what was imported is in force after {took} ms");
+        Ok(json!({ "contacts": contacts }))
+    }
+
+    /// Puts a directory in force that is made from the one before, one at a time. The old one is kept until the engine has let
+    /// go of it, so that it is this thread that gives a hundred megabytes back.
+    fn replace<E>(&self, make: impl FnOnce(&Directory) -> Result<Directory, E>) -> Result<(), E> {
+        let _one_at_a_time = self.0.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.0.directory.load_full();
+        let new = Arc::new(make(&old)?);
+        self.0.directory.store(new.clone());
+        self.0.inlet.steer(Input::Event(Event::Directory(new)));
+        let (tell, told) = channel();
+        // Inputs are taken in order: once this is answered, the new one is in force.
+        self.0.inlet.ask(Ask::Status, move |_| {
+            tell.send(()).ok();
+        });
+        if told.recv_timeout(ANSWER).is_err() {
+            tracing::warn!("the engine does not answer");
+        }
+        drop(old);
+        Ok(())
     }
 
     /// Calendars that lack the production calendar of this year, or late in it of the next.

@@ -1,5 +1,7 @@
 //! The running server behind the control socket.
 
+use serde_json::Value;
+
 use super::{Answer, Control};
 use crate::b2bua::{Ask, LiveCall, PhoneView, TrunkView};
 use crate::call::record::RecordId;
@@ -41,6 +43,10 @@ impl Control for Handle {
 
     fn reload(&self) -> Result<Vec<String>, String> {
         Handle::reload(self).map_err(|report| format!("{}{report}; the old configuration stays", report.render(false)))
+    }
+
+    fn import(&self) -> Result<Value, String> {
+        Handle::import(self).map_err(|why| format!("{why}; what was imported before stays in force"))
     }
 
     fn drain(&self) {

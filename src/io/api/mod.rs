@@ -8,6 +8,7 @@
 //! | `GET /explain?way=&from=&to=&at=` | what would become of a call |
 //! | `GET /phones` · `/trunks` · `/status` | what is registered · carriers · counters |
 //! | `POST /reload` · `/drain` | reads the configuration again · takes no new calls and ends with the last |
+//! | `POST /directory` | reads again what was imported |
 //!
 //! Lists answer `{items, next}`, errors are `application/problem+json` (RFC 9457).
 
@@ -59,6 +60,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
     /// Reads the configuration again. Blocks. What to tell the operator, or why it was refused.
     fn reload(&self) -> Result<Vec<String>, String>;
+    /// Reads again what was imported and puts it in force. Blocks. What there is now, or why the old lists stay.
+    fn import(&self) -> Result<Value, String>;
     /// Takes no new calls, ends with the last.
     fn drain(&self);
 }
@@ -92,6 +95,7 @@ fn router<C: Control>(control: C) -> Router {
         .route("/trunks", get(async |State(c): State<C>| list(c.trunks())))
         .route("/status", get(async |State(c): State<C>| Json(c.status().await)))
         .route("/reload", post(reload::<C>))
+        .route("/directory", post(directory::<C>))
         .route("/drain", post(drain::<C>))
         .with_state(control)
 }
@@ -227,6 +231,17 @@ async fn reload<C: Control>(State(control): State<C>) -> Result<Json<Value>, Ref
             StatusCode::INTERNAL_SERVER_ERROR,
             "reloading broke off; the old configuration stays".to_owned(),
         )),
+    }
+}
+
+async fn directory<C: Control>(State(control): State<C>) -> Result<Json<Value>, Refused> {
+    match tokio::task::spawn_blocking(move || control.import()).await {
+        Ok(Ok(now)) => Ok(Json(now)),
+        Ok(Err(why)) => Err(Refused(StatusCode::SERVICE_UNAVAILABLE, why)),
+        Err(_) => {
+            let why = "reading broke off; what was imported before stays in force".to_owned();
+            Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, why))
+        }
     }
 }
 

@@ -61,6 +61,9 @@ impl Control for Fake {
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Ok(Box::new(NoRecords))
     }
+    fn import(&self) -> Result<Value, String> {
+        Ok(json!({ "contacts": 3 }))
+    }
     fn reload(&self) -> Result<Vec<String>, String> {
         Err("office.toml:3: config::unknown_key".to_owned())
     }

@@ -7,6 +7,7 @@ mod calls;
 mod check;
 mod demo;
 mod explain;
+mod import;
 mod log;
 pub mod output;
 mod phones;
@@ -59,6 +60,8 @@ enum Command {
     Phones(JsonOnly),
     /// Lists the trunks and how they are.
     Trunks(JsonOnly),
+    /// Puts a list of another program in the place of the one before: who calls from which number.
+    Import(import::Args),
     /// Has the server read its configuration again; an invalid one is refused.
     Reload,
     /// Has the server take no new calls and end with the last.
@@ -163,6 +166,7 @@ fn run(cli: &Cli) -> Result<(), Fail> {
         Command::Records(args) => records::run(&office()?, args),
         Command::Phones(args) => phones::run(&office()?, args.json),
         Command::Trunks(args) => trunks::run(&office()?, args.json),
+        Command::Import(args) => import::run(&cli.config, args),
         Command::Reload => steer::reload(&office()?),
         Command::Drain => steer::drain(&office()?),
         Command::Completions { shell } => {

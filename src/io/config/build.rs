@@ -156,6 +156,7 @@ impl Builder<'_> {
         let recording = View::of(self.root, "recording");
         let files = Files {
             database,
+            imported: data_dir.join("directory.db"),
             recordings: self.path(&recording, "dir").unwrap_or_else(|| data_dir.join("recordings")),
             keep: recording.duration("keep"),
         };

@@ -75,6 +75,8 @@ pub struct Config {
 pub struct Files {
     /// The SQLite database.
     pub database: PathBuf,
+    /// The database of imported lists.
+    pub imported: PathBuf,
     /// Folder of recordings.
     pub recordings: PathBuf,
     /// Age at which a recording is deleted; none: never.

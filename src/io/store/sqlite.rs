@@ -73,7 +73,7 @@ impl Sqlite {
         db.pragma_update(None, "wal_autocheckpoint", WAL / PAGE_SIZE)?;
         db.pragma_update(None, "journal_size_limit", WAL)?;
         db.set_prepared_statement_cache_capacity(32);
-        migrate(&mut db, path)?;
+        migrate(&mut db, path, MIGRATIONS)?;
         let next = db.query_row("SELECT coalesce(max(seq), 0) + 1 FROM record", [], |row| row.get(0))?;
         Ok(Sqlite { path: path.to_owned(), db, next, json: Vec::new() })
     }
@@ -219,8 +219,9 @@ impl Reader for SqliteReader {
     }
 }
 
-fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let known = MIGRATIONS.len() as i64;
+/// Brings the schema up to date, whose versions these steps are.
+pub(in crate::io) fn migrate(db: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), StoreError> {
+    let known = steps.len() as i64;
     let version = |db: &Connection| -> Result<i64, StoreError> {
         let there: bool = db.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'schema'", [], |r| r.get(0))?;
         if !there {
@@ -243,7 +244,7 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
             "CREATE TABLE IF NOT EXISTS schema (version INTEGER NOT NULL); INSERT INTO schema VALUES (0);",
         )?;
     }
-    for step in MIGRATIONS.iter().skip(found as usize) {
+    for step in steps.iter().skip(found as usize) {
         tx.execute_batch(step)?;
     }
     tx.execute("UPDATE schema SET version = ?1", [known])?;
