@@ -2,8 +2,10 @@
 //! any of it with a `with` line.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use strowger::directory::contacts::{Builder, NewContact};
 use strowger::directory::{
     CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Label, Listen, MediaPolicy, Node, Number,
     NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When, calendar,
@@ -218,6 +220,22 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
                 _ => None,
             };
             d.node.digest = value.split(',').map(read).collect::<Option<_>>()?;
+        }
+        // Its name, category and region.
+        ["contact", number] => {
+            let numbers = [number.parse().ok()?];
+            let mut words = value.split(',');
+            let mut word = || words.next().unwrap_or_default();
+            let new = NewContact {
+                numbers: &numbers,
+                name: word(),
+                category: word(),
+                region: word(),
+                ..NewContact::default()
+            };
+            let mut contacts = Builder::default();
+            contacts.push(&new).ok()?;
+            d.contacts = Arc::new(contacts.build());
         }
         ["outcome", "short_ring"] => d.short_ring = duration(value)?,
         ["route", number] => {

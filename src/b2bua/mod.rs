@@ -902,16 +902,19 @@ impl B2bua {
         let Told { name, user, number: caller, hidden } = told(asserted.chain([*from]), trunk.dialect(country));
         let veiled = told([*from].into_iter(), trunk.dialect(country)).hidden;
         let hidden = hidden || veiled || msg.text(Name::Privacy).is_some_and(|p| Privacy::parse(p).hides());
-        let name = name.filter(|_| !hidden);
-        let region = caller.and_then(|n| directory.numbering.place(n).regions.first().map(ToString::to_string));
+        // What the company calls its customer, else what the carrier does.
+        let contact = caller.and_then(|number| directory.contacts.best(number));
+        let name = contact.and_then(|c| c.name().map(str::to_owned)).or(name).filter(|_| !hidden);
+        let place = || caller.and_then(|n| directory.numbering.place(n).regions.first().map(ToString::to_string));
+        let region = contact.and_then(|c| c.region().map(str::to_owned)).or_else(place);
         Some(Who {
             peer: Peer::Trunk { trunk: trunk.name.clone(), number: user.as_str().into() },
             question: Question::In { trunk: trunk.name.clone(), number, caller, anonymous: hidden || caller.is_none() },
             caller: Caller {
                 number: Some(user.clone()).filter(|_| !hidden),
                 name: name.clone(),
+                category: Some(contact.and_then(|c| c.category()).unwrap_or(UNKNOWN).to_owned()),
                 region,
-                ..Caller::default()
             },
             called: called_number(directory, number),
             identity: Identity { name, user, hidden, diverted: Some(Diverted { by: number, unanswered: false }) },
@@ -932,6 +935,9 @@ impl B2bua {
         format!("{:x}.{:016x}{:08x}", self.settings.engine, self.rng.bits(), self.rng.bits32())
     }
 }
+
+/// The category of an outside caller who has none, or is in no directory.
+const UNKNOWN: &str = "unknown";
 
 /// Who calls, and what for.
 struct Who {

@@ -150,9 +150,9 @@ pub enum Direction {
 pub struct Caller {
     /// E.164 of an outside caller, extension of an inside one; none if withheld.
     pub number: Option<String>,
-    /// Name.
+    /// Name: the contact's, else what the carrier says.
     pub name: Option<String>,
-    /// Category.
+    /// Category of the contact, or `unknown`; none for our own phones.
     pub category: Option<String>,
     /// Region.
     pub region: Option<String>,

@@ -186,6 +186,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
         }
     }
     let directory = Arc::new(directory);
+    let config = Config { directory: directory.clone(), ..config };
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

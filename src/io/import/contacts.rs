@@ -16,7 +16,7 @@ use crate::base::{Map, map};
 use crate::directory::contacts::{
     Builder, Contact, ContactId, Contacts, MAX_NUMBERS, MAX_TAGS, MAX_URL, MAX_WORD, NewContact,
 };
-use crate::directory::{Directory, E164};
+use crate::directory::{Directory, E164, Region};
 
 /// Contacts that may share a number; beyond that it is a placeholder.
 const MAX_SHARED: u16 = 1000;
@@ -201,7 +201,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Takes a row, or says why not.
     fn row(&mut self, draft: &mut Draft, file: &Path, line: u64, rejects: &mut Rejects) -> Result<(), ImportError> {
-        let country = &*self.directory.node.country;
+        let country = self.directory.node.country;
         let raw = std::mem::take(&mut draft.raw);
         let mut odd = None;
         for part in raw.split([SEPARATOR, '|', '\n']).map(str::trim).filter(|part| !part.is_empty()) {
@@ -289,6 +289,15 @@ impl Reading<'_> {
                 reasons.push(format!("there is no extension {}: kept without a manager", draft.manager));
                 draft.manager.clear();
             }
+        }
+        if !draft.region.is_empty() {
+            let region = Region::read(&draft.region);
+            let code = region.map_or("", Region::code);
+            if region.is_none() {
+                reasons.push(format!("\"{}\" is no region by ISO 3166-2: kept without", draft.region));
+            }
+            draft.region.clear();
+            draft.region.push_str(code);
         }
         let web = |url: &str| {
             let scheme = |s: &str| url.get(..s.len()).is_some_and(|head| head.eq_ignore_ascii_case(s));

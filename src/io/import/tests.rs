@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::imported::load;
 use super::*;
-use crate::directory::{Contacts, E164, Extension, Node};
+use crate::directory::{Contacts, Country, E164, Extension, Node};
 
 /// A folder of its own, gone with the test.
 struct Folder(PathBuf);
@@ -33,7 +33,7 @@ impl Folder {
         let files: Vec<PathBuf> = (0..tables.len()).map(|i| self.0.join(format!("{i}.csv"))).collect();
         files.iter().zip(tables).for_each(|(file, bytes)| fs::write(file, bytes).expect("a file"));
         let mut node = Node::new("lab", "lab.example");
-        node.country = "RU".into();
+        node.country = Some(Country::RU);
         let mut directory = Directory::empty(node);
         directory.extensions = vec![Extension::new("121", "Anna", "a-long-password-1")];
         let mut rejects = Rejects::to(&self.0.join("rejects.csv"));
