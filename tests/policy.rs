@@ -192,6 +192,28 @@ fn trail(told: &Explained) -> String {
     told.trail().map(|why| format!("    {}: {}\n", why.rule, why.because)).collect()
 }
 
+/// What the README shows of `explain` is what it says.
+#[test]
+fn the_readme_explains_as_the_program_does() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("it is there");
+    let blocks = readme.split("```").skip(1).step_by(2).filter(|block| block.contains("$ strowger explain "));
+    let mut asked = 0;
+    for example in blocks.flat_map(|block| block.split("$ strowger ").skip(1)) {
+        let (command, shown) = example.split_once('\n').expect("an answer");
+        let words = command.split_whitespace().map(|word| word.trim_matches('"'));
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_strowger"))
+            .args(words)
+            .arg("--config")
+            .arg(root.join("fixtures/office.toml"))
+            .output()
+            .expect("the program");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), shown.trim(), "{command}");
+        asked += 1;
+    }
+    assert_eq!(asked, 3);
+}
+
 /// Names that the random companies use.
 const TARGETS: [&str; 22] = [
     "extension:10",
@@ -307,7 +329,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     /// Whatever `check` accepts: every call comes to an end, nobody is passed over in silence, no number is shown where it
     /// must not be.

@@ -86,6 +86,8 @@ pub struct Leg {
     /// Which is shown there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shown: Option<E164>,
+    /// Legs of one turn ring together, turns one after the other; from 1.
+    pub turn: usize,
     /// Rings only if the one before could not take the call at all.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub instead: bool,
@@ -174,7 +176,8 @@ fn play(
         passed += 1;
         let moment = Moment { ask, directory, live, at, tried, spent: &[] };
         let ring = stage.wait.max(stage.ring);
-        let leg = |branch: &Branch, instead: bool| Leg::of(branch, directory, &stage, ring, instead);
+        let turn = step.legs.last().map_or(1, |l| l.turn + 1);
+        let leg = |branch: &Branch, instead| Leg { turn, instead, ..Leg::of(branch, directory, &stage, ring) };
         match fork(&stage, &moment, &mut step.why) {
             Fork::Parallel(branches) => step.legs.extend(branches.iter().map(|b| leg(b, false))),
             Fork::Serial(branches) => step.legs.extend(branches.iter().enumerate().map(|(i, b)| leg(b, i > 0))),
@@ -196,7 +199,7 @@ fn play(
 }
 
 impl Leg {
-    fn of(branch: &Branch, directory: &Directory, stage: &Stage, ring: Duration, instead: bool) -> Leg {
+    fn of(branch: &Branch, directory: &Directory, stage: &Stage, ring: Duration) -> Leg {
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let leg = Leg {
             target: String::new(),
@@ -205,7 +208,8 @@ impl Leg {
             after_ms: ms(stage.after),
             trunk: None,
             shown: None,
-            instead,
+            turn: 1,
+            instead: false,
         };
         match branch {
             Branch::Extension(number) => Leg {

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use super::caller::{Ends, open};
-use super::rule::{listed, stages};
+use super::rule::stages;
 use super::{Moment, Stage, Why, caller_id};
 use crate::directory::{self, Dealer, Directory, E164, Label, Step, Target, Trunk};
 
@@ -76,7 +76,7 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
         Target::OpenBranch => match open_branch(moment) {
             Some((branch, because)) => {
                 let next = Target::Branch(branch.name.clone());
-                why.push(Why::new(rule, format!("{next}: {because}")));
+                why.push(Why::new(rule, format!("leads to {next}, {because}")));
                 Fork::Through(vec![stage.leading_to(next)])
             }
             None => skip(why, "no branch is open that was not tried already", 480),
@@ -86,10 +86,8 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
             Some(duty) => {
                 let turn = duty.roster.iter().find(|t| t.from <= moment.at && moment.at < t.until);
                 match (turn, duty.otherwise.is_empty()) {
-                    (Some(turn), _) => through(stage, moment, &turn.to, &rule, "on duty by the roster", why),
-                    (None, false) => {
-                        through(stage, moment, &duty.otherwise, &rule, "the roster names nobody now: otherwise", why)
-                    }
+                    (Some(turn), _) => through(stage, moment, &turn.to, &rule, "a turn of the roster", why),
+                    (None, false) => through(stage, moment, &duty.otherwise, &rule, "the roster names nobody now", why),
                     (None, true) => skip(why, "the roster names nobody now", 480),
                 }
             }
@@ -130,7 +128,7 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
         Target::NearestDealer => match nearest_dealer(moment, &rule, why) {
             Ok((dealer, because)) => {
                 let next = Target::Dealer(dealer.name.clone());
-                why.push(Why::new(rule, format!("{next}: {because}")));
+                why.push(Why::new(rule, format!("leads to {next}, {because}")));
                 Fork::Through(vec![stage.leading_to(next)])
             }
             Err(because) => skip(why, because, 480),
@@ -189,9 +187,9 @@ fn open_branch<'a>(moment: &Moment<'a>) -> Option<(&'a directory::Branch, String
     let others = directory.branches.iter().filter(|b| own.is_none_or(|(own, _)| own.name != b.name));
     let nearest = others.filter(|b| !used_up(b) && is_open(b)).min_by_key(away)?;
     let from = match own {
-        Some((own, because)) if used_up(own) => format!("{}, {because}, where it was tried", own.name),
-        Some((own, because)) => format!("{}, {because}, which is closed", own.name),
-        None => "this node".to_owned(),
+        Some((own, because)) if used_up(own) => format!("{} ({because}, tried already)", own.name),
+        Some((own, because)) => format!("{} ({because}, closed)", own.name),
+        None => "the node".to_owned(),
     };
     Some((nearest, format!("the nearest open branch: its clocks differ by {} from {from}", apart(away(&nearest)))))
 }
@@ -209,8 +207,8 @@ fn apart(seconds: i32) -> String {
 /// A stage that leads on to the steps of something else.
 fn through(stage: &Stage, moment: &Moment<'_>, steps: &[Step], rule: &str, because: &str, why: &mut Vec<Why>) -> Fork {
     let stages = stages(moment.directory, steps, Some(stage));
-    let targets: Vec<&Target> = stages.iter().map(|s| &s.target).collect();
-    why.push(Why::new(rule, format!("{because}: {}", listed(&targets).replace(" or ", ", then "))));
+    let then: Vec<String> = stages.iter().map(|s| s.target.to_string()).collect();
+    why.push(Why::new(rule, format!("{because}; leads to {}", then.join(", then "))));
     Fork::Through(stages)
 }
 

@@ -185,7 +185,7 @@ fn taken(route: &Route, ends: &Ends<'_>, number: E164, hours: Option<String>) ->
 }
 
 /// `a`, `a or b`, `a, b or c`.
-pub(super) fn listed<T: std::fmt::Display>(items: &[T]) -> String {
+fn listed<T: std::fmt::Display>(items: &[T]) -> String {
     let words: Vec<String> = items.iter().map(T::to_string).collect();
     match words.split_last() {
         Some((last, [])) => last.clone(),

@@ -143,33 +143,28 @@ fn sentence(why: &Why) -> String {
 }
 
 fn words_of(step: &Step) -> String {
-    let mut words = format!("{}: ", step.target);
-    let mut reasons = step.why.iter().map(|why| match why.rule == step.target {
-        true => why.because.clone(),
-        false => format!("{} {}", why.rule, why.because),
-    });
-    match (reasons.next(), step.legs.is_empty()) {
-        (Some(first), _) => {
-            words.push_str(&first);
-            reasons.for_each(|reason| words.extend(["; ", reason.as_str()]));
-            words.push('.');
+    let mut sentences: Vec<String> = Vec::new();
+    for why in &step.why {
+        let sentence = match why.rule == step.target {
+            true => format!("{}.", why.because),
+            false => format!("{}: {}.", why.rule, why.because),
+        };
+        if !sentences.contains(&sentence) {
+            sentences.push(sentence);
         }
-        (None, true) => words.push_str("nobody rings."),
-        (None, false) => words.push_str("taken."),
     }
-    let mut rest = step.legs.as_slice();
-    while let Some(first) = rest.first() {
-        let alike = |leg: &&Leg| leg.trunk.is_some() == first.trunk.is_some() && leg.ring_ms == first.ring_ms;
-        let together = rest.iter().take_while(alike).count().max(1);
-        let (now, later) = rest.split_at(together);
-        words.push(' ');
-        words.push_str(&ringing(now));
-        rest = later;
+    let turns = step.legs.chunk_by(|a, b| a.turn == b.turn);
+    sentences.extend(turns.enumerate().map(|(i, legs)| match (i, ringing(legs)) {
+        (0, words) => format!("Rings {words}."),
+        (_, words) => format!("Then rings {words}."),
+    }));
+    if sentences.is_empty() {
+        sentences.push("Nobody rings.".to_owned());
     }
-    words
+    format!("{}: {}", step.target, sentences.join(" "))
 }
 
-/// `Rings 121 (Anna) and 122 (Boris) for up to 20 s.`
+/// `121 (Anna) and 122 (Boris) for up to 20 s`
 fn ringing(legs: &[Leg]) -> String {
     let one = |leg: &Leg| {
         let name = leg.name.as_deref().map(|n| format!(" ({n})")).unwrap_or_default();
@@ -185,7 +180,7 @@ fn ringing(legs: &[Leg]) -> String {
         format!("{}{name}{out}{later}", leg.target)
     };
     let Some((first, rest)) = legs.split_first() else { return String::new() };
-    let mut words = format!("Rings {}", one(first));
+    let mut words = one(first);
     let instead = rest.iter().filter(|l| l.instead).count();
     for (i, leg) in rest.iter().enumerate() {
         let join = match (leg.instead, i + 1 == rest.len() && instead == 0) {
@@ -196,7 +191,7 @@ fn ringing(legs: &[Leg]) -> String {
         words.push_str(join);
         words.push_str(&one(leg));
     }
-    format!("{words}, for up to {}.", seconds(first.ring_ms))
+    format!("{words}, for up to {}", seconds(first.ring_ms))
 }
 
 fn seconds(ms: u64) -> String {
@@ -220,22 +215,23 @@ mod tests {
             after_ms: 0,
             trunk: trunk.map(Into::into),
             shown: trunk.and_then(|_| "+73433000001".parse().ok()),
+            turn: 1,
             instead,
         };
         for (legs, want) in [
-            (vec![leg("extension:121", None, false)], "Rings extension:121, for up to 20 s."),
+            (vec![leg("extension:121", None, false)], "extension:121, for up to 20 s"),
             (
                 vec![
                     leg("extension:121", None, false),
                     leg("extension:122", None, false),
                     leg("extension:123", None, false),
                 ],
-                "Rings extension:121, extension:122 and extension:123, for up to 20 s.",
+                "extension:121, extension:122 and extension:123, for up to 20 s",
             ),
             (
                 vec![leg("number:+79120000777", Some("a"), false), leg("number:+79120000777", Some("b"), true)],
-                "Rings number:+79120000777 by trunk a, which shows +73433000001; if that cannot take the call, \
-                 number:+79120000777 by trunk b, which shows +73433000001, for up to 20 s.",
+                "number:+79120000777 by trunk a, which shows +73433000001; if that cannot take the call, \
+                 number:+79120000777 by trunk b, which shows +73433000001, for up to 20 s",
             ),
         ] {
             assert_eq!(ringing(&legs), want);
