@@ -218,7 +218,8 @@ pub static ROOT: Section = Section {
         optional("http", Kind::Table(&HTTP), "", "the HTTP API and console")
             .later("checked, but the HTTP API and the console are not there yet"),
         optional("recording", Kind::Table(&RECORDING), "", "recording of calls"),
-        optional("sounds", Kind::Table(&SOUNDS), "", "what is played to callers"),
+        optional("sounds", Kind::Table(&SOUNDS), "", "what is played to callers")
+            .later("read and checked, but steps with play: are skipped"),
         optional("numbering", Kind::Table(&NUMBERING), "", "which number belongs to which region")
             .later("checked, but regions are not looked up yet"),
         optional("outcome", Kind::Table(&OUTCOME), "", "how an unanswered call is classed"),
