@@ -106,7 +106,7 @@ impl Directory {
             dealers: Vec::new(),
             duties: Vec::new(),
             routes: Vec::new(),
-            numbering: Arc::default(),
+            numbering: Numbering::built_in(),
             dial: Dial::default(),
             contacts: Arc::default(),
             not_yet: Vec::new(),

@@ -7,7 +7,7 @@
 
 use std::collections::BinaryHeap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::country::Country;
 use super::number::E164;
@@ -169,10 +169,12 @@ impl Ranges {
     }
 }
 
-impl Default for Numbering {
-    /// The built-in plan.
-    fn default() -> Numbering {
-        Numbering::of(Draft::built_in().finish())
+impl Numbering {
+    /// The built-in plan: made once, for every directory begins with it.
+    pub fn built_in() -> Arc<Numbering> {
+        static PLAN: LazyLock<Arc<Numbering>> =
+            LazyLock::new(|| Arc::new(Numbering::of(Draft::built_in().finish())));
+        PLAN.clone()
     }
 }
 
@@ -346,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_built_in_plan() {
-        let plan = Numbering::default();
+        let plan = Numbering::built_in();
         #[rustfmt::skip]
         let table = [
             ("+73433000001", "RU RU-SVE -"),

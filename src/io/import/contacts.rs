@@ -117,7 +117,7 @@ fn read(job: &mut Job<'_>, outcome: &mut Outcome) -> Result<Contacts, ImportErro
             let done = rows.done();
             let Some(row) = rows.next_row() else { break };
             outcome.rows += 1;
-            if outcome.rows % TELL == 0 {
+            if outcome.rows.is_multiple_of(TELL) {
                 job.progress.at(done);
             }
             match row {
