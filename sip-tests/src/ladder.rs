@@ -33,7 +33,7 @@
 use std::fmt;
 use std::path::Path;
 
-use strowger::b2bua::Event;
+use strowger::b2bua::{Ask, CommandId, Event};
 use strowger::call::record::CallRecord;
 
 use crate::net::Weather;
@@ -135,6 +135,7 @@ enum Step {
     Reload(Vec<(String, String)>),
     Spray { who: String, time: Time },
     Drain,
+    Agent { extension: String, do_not_disturb: Option<bool>, paused: Option<bool> },
     Rest,
 }
 
@@ -550,6 +551,12 @@ impl Play {
                 }
                 Ok(())
             }
+            Step::Agent { extension, do_not_disturb, paused } => {
+                let (do_not_disturb, paused) = (*do_not_disturb, *paused);
+                let ask = Ask::Agent { extension: extension.as_str().into(), do_not_disturb, paused };
+                self.world.tell(Event::Command { id: CommandId(0), ask });
+                Ok(())
+            }
             Step::Drain => {
                 self.world.tell(Event::Drain);
                 Ok(())
@@ -861,6 +868,16 @@ fn whose(text: &str) -> Result<(String, Option<usize>), String> {
 fn step(w: &[&str]) -> Result<Step, String> {
     Ok(match w {
         ["at", "rest"] => Step::Rest,
+        ["agent", extension, what] => {
+            let (do_not_disturb, paused) = match *what {
+                "pauses" => (None, Some(true)),
+                "resumes" => (None, Some(false)),
+                "dnd" => (Some(true), None),
+                "no-dnd" => (Some(false), None),
+                _ => return Err(format!("{what}: pauses, resumes, dnd or no-dnd")),
+            };
+            Step::Agent { extension: (*extension).to_owned(), do_not_disturb, paused }
+        }
         ["drain"] => Step::Drain,
         ["wait", t] => Step::Wait(time(t)?),
         ["talk", a, b, t] => Step::Talk { a: a.to_string(), b: b.to_string(), time: time(t)? },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use strowger::directory::contacts::{Builder, NewContact};
 use strowger::directory::{
-    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Label, Listen, MediaPolicy, Node, Number,
+    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Label, Listen, MediaPolicy, Mobile, Node, Number,
     NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When, calendar,
 };
 use strowger::sip::digest::Algorithm;
@@ -94,18 +94,16 @@ fn plain() -> Directory {
             max_calls: 2,
             paging: number == "601",
             record: None,
+            mobile: None,
         });
     }
     d.queues.push(Queue {
-        name: "sales".into(),
         number: Some("800".into()),
-        agents: vec!["121".into(), "122".into()],
-        strategy: Strategy::RingAll,
-        ring: Duration::from_secs(20),
         wait: Some(Duration::from_secs(60)),
         overflow: vec![step("extension:130").expect("a step")],
-        record: None,
+        ..Queue::new("sales", vec!["121".into(), "122".into()])
     });
+    d.queues.push(Queue { number: Some("801".into()), ..Queue::new("service", vec!["122".into(), "123".into()]) });
     for (name, number, to) in [
         ("direct", "+74013000001", "extension:121"),
         ("steps", "+78003000001", "extension:123@10s,extension:124@10s"),
@@ -153,7 +151,19 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
             match field {
                 "agents" => queue.agents = labels(),
                 "ring" => queue.ring = duration(value)?,
-                "wait" => queue.wait = Some(duration(value)?),
+                "wait" => queue.wait = if value == "none" { None } else { Some(duration(value)?) },
+                "wrap_up" => queue.wrap_up = duration(value)?,
+                "strategy" => {
+                    queue.strategy = match value {
+                        "ring-all" => Strategy::RingAll,
+                        "first-free" => Strategy::FirstFree,
+                        "longest-idle" => Strategy::LongestIdle,
+                        "round-robin" => Strategy::RoundRobin,
+                        _ => return None,
+                    }
+                }
+                "label" => queue.label = Some(value.into()),
+                "elsewhere" => queue.elsewhere = value == "yes",
                 "overflow" => queue.overflow = if value == "none" { Vec::new() } else { steps(value)? },
                 _ => return None,
             }
@@ -192,6 +202,7 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
             let extension = d.extensions.iter_mut().find(|e| &*e.number == number)?;
             match field {
                 "max_calls" => extension.max_calls = value.parse().ok()?,
+                "mobile" => extension.mobile = Some(mobile(value)?),
                 "outbound" => {
                     extension.outbound = match value {
                         "internal" => Class::Internal,
@@ -252,8 +263,12 @@ fn steps(text: &str) -> Option<Vec<Step>> {
     text.split(',').map(step).collect()
 }
 
-/// `extension:121`, `queue:sales@15s`.
+/// `extension:121`, `queue:sales@15s` (it rings so long), `number:+79120000777+5s` (it joins so much later).
 fn step(text: &str) -> Option<Step> {
+    let (text, after) = match text.rsplit_once("+").and_then(|(text, after)| Some((text, duration(after)?))) {
+        Some((text, after)) => (text, after),
+        None => (text, Duration::ZERO),
+    };
     let (target, ring) = match text.split_once('@') {
         Some((target, ring)) => (target, Some(duration(ring)?)),
         None => (text, None),
@@ -271,7 +286,17 @@ fn step(text: &str) -> Option<Step> {
         "reject" => Target::Reject(name.parse().ok()?),
         _ => Target::NotYet(text.into()),
     };
-    Some(Step { ring, ..Step::to(target) })
+    Some(Step { ring, after, ..Step::to(target) })
+}
+
+/// `+79120000101`, `+79120000101@5s` (so much later), either with `!` at the end (it must be confirmed).
+fn mobile(text: &str) -> Option<Mobile> {
+    let (text, confirm) = text.strip_suffix('!').map_or((text, false), |text| (text, true));
+    let (number, after) = match text.split_once('@') {
+        Some((number, after)) => (number, duration(after)?),
+        None => (text, Duration::ZERO),
+    };
+    Some(Mobile { number: number.parse().ok()?, after, confirm })
 }
 
 /// `250ms`, `20s`, `2m`.

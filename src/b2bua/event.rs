@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::sticky::Met;
 use crate::call::record::RecordId;
-use crate::directory::Directory;
+use crate::directory::{Directory, Label};
 use crate::media;
 use crate::policy;
 use crate::registrar::Binding;
@@ -94,4 +94,13 @@ pub enum Ask {
     Hangup(RecordId),
     /// Ends all calls.
     HangupAll,
+    /// Sets what an extension's user asks for; what is none stays. Answered with both, or `null` for an unknown extension.
+    Agent {
+        /// Whose.
+        extension: Label,
+        /// Nothing rings there.
+        do_not_disturb: Option<bool>,
+        /// No queue and no group rings there.
+        paused: Option<bool>,
+    },
 }

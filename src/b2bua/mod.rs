@@ -16,6 +16,7 @@
 pub mod action;
 pub mod event;
 pub mod ladder;
+pub mod line;
 mod node;
 pub mod ports;
 mod proxy;
@@ -43,7 +44,8 @@ use crate::call::{Call, CallKey, Cx, LegKey, Legs, Opening, Owner, Peer, Switch}
 use crate::directory::reading::{self, Dialect, Reading};
 use crate::directory::{Directory, E164, Label, Relay, Trunk};
 use crate::media;
-use crate::policy::{self, Ask as Question, Branch, Kind};
+use crate::policy::queue::Outlook;
+use crate::policy::{self, Ask as Question, Kind, Way};
 use crate::registrar::Registrar;
 use crate::registrar::auth::Verdict;
 use crate::sdp::Session;
@@ -51,6 +53,7 @@ use crate::sip::header::Privacy;
 use crate::sip::{Drop as Dropped, Flow, Message, Method, Name, NameAddr, Refusal, Transport, Writer, door};
 use crate::transaction::timing::Timing;
 use crate::transaction::{self, Failure, Layer, Output, ServerKey};
+use line::Line;
 use node::{Due, Node};
 use ports::Ports;
 use proxy::{Proxy, ProxyKey};
@@ -206,6 +209,7 @@ impl B2bua {
             port_owner: map(),
             recording_owner: map(),
             busy: map(),
+            line: Line::default(),
             timers: Timers::new(),
             sticky: Sticky::new(sticky::MAX_STICKY, rng.hasher()),
             ladder: ladder::Ladder::new(settings.ladder, rng.hasher()),
@@ -342,6 +346,7 @@ impl B2bua {
                     self.tell(key, event);
                 }
                 Due::Call(key) => self.on_call(key, |call, legs, cx| call.tick(legs, cx)),
+                Due::Line => self.node.line.tick(now.mono),
             }
         }
         let mut changes = Vec::new();
@@ -360,8 +365,32 @@ impl B2bua {
             if !self.node.wants.is_empty() {
                 std::mem::take(&mut self.node.wants).into_iter().for_each(|want| self.want(want));
             }
-            if self.said.is_empty() && self.node.wants.is_empty() {
+            if !self.said.is_empty() || !self.node.wants.is_empty() {
+                continue;
+            }
+            if !self.node.line.is_due() {
                 return;
+            }
+            self.serve();
+        }
+    }
+
+    /// Looks after the callers who wait in queues, in the order in which they came: whoever comes first gets the agent who is
+    /// free. A caller for whom nothing can have changed is passed over.
+    fn serve(&mut self) {
+        let directory = self.node.directory.clone();
+        let mut outlooks: Vec<(Label, Outlook)> = Vec::new();
+        for ticket in self.node.line.tickets() {
+            let Some(seat) = self.node.line.look(ticket) else { continue };
+            let known = outlooks.iter().find(|(queue, _)| *queue == seat.queue).map(|(_, outlook)| *outlook);
+            let outlook = known.unwrap_or_else(|| {
+                let outlook = policy::queue::outlook(&seat.queue, &directory, &self.node);
+                outlooks.push((seat.queue.clone(), outlook));
+                outlook
+            });
+            if seat.fresh || outlook != Outlook::Later {
+                outlooks.clear();
+                self.on_call(seat.call, |call, legs, cx| call.serve(legs, cx));
             }
         }
     }
@@ -499,6 +528,7 @@ impl B2bua {
                 self.node.out.push_back(Action::Resolve { query, host, port, transport });
             }
             Want::Changed(trunk) => {
+                self.node.line.wake();
                 if let Some(view) = self.node.trunks.view(now, *trunk) {
                     self.node.out.push_back(Action::Notify(Notice::Trunk(Box::new(view))));
                 }
@@ -516,8 +546,14 @@ impl B2bua {
         let directory = self.node.directory.clone();
         let Some(call) = self.calls.get_mut(key) else { return };
         act(call, &mut self.legs, &mut cx!(self, directory));
+        // A mobile may ring later than its desk phone, so a call may go out again at any time.
+        let pair = if call.goes_out() { call.pair.take() } else { None };
         if call.is_over() {
             self.calls.remove(key);
+        }
+        if let Some(pair) = pair {
+            let calls = &self.calls;
+            self.twice.began(twice::Pair(pair), key, |key| is_live(calls, key));
         }
     }
 
@@ -547,6 +583,7 @@ impl B2bua {
         let mut changes = Vec::new();
         self.node.registrar.reload(&directory, &mut changes);
         self.node.bindings_changed(changes);
+        self.node.line.reload(&directory);
         self.node.directory = directory;
         (0..self.node.trunks.len()).for_each(|i| self.node.wants.push(Want::Changed(i)));
     }
@@ -569,6 +606,14 @@ impl B2bua {
                     self.on_call(key, |call, legs, cx| call.hang_up(legs, cx, "ended by the operator"));
                 }
                 serde_json::Value::from(key.is_some())
+            }
+            Ask::Agent { extension, do_not_disturb, paused } => {
+                let known = self.node.directory.extension(&extension).map(|e| e.number.clone());
+                let agent = known.map(|number| self.node.line.set(&number, do_not_disturb, paused));
+                agent.map_or(
+                    serde_json::Value::Null,
+                    |agent| serde_json::json!({ "dnd": agent.do_not_disturb, "pause": agent.paused }),
+                )
             }
             Ask::HangupAll => {
                 let keys: Vec<CallKey> = self.calls.keys().collect();
@@ -723,7 +768,7 @@ impl B2bua {
         let Some(extension) = directory.extension(&user) else {
             return self.refuse(key, flow, &msg, &Refusal::status(404));
         };
-        let places = self.node.places(&Branch::Extension(extension.number.clone()));
+        let places = self.node.places(&Way::Extension(extension.number.clone()));
         if places.is_empty() {
             return self.refuse(key, flow, &msg, &Refusal::status(480));
         }
@@ -781,11 +826,7 @@ impl B2bua {
         // comes again.
         let tx = &self.tx;
         self.twice.took(&msg, key, |key| tx.flow_of(key).is_some());
-        let call = self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed);
-        let calls = &self.calls;
-        if let Some(pair) = pair.filter(|_| calls.get(call).is_some_and(Call::goes_out)) {
-            self.twice.began(pair, call, |key| is_live(calls, key));
-        }
+        self.begin(key, flow, &msg, opening, max_forwards - 1, offer, relayed, pair);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -798,7 +839,8 @@ impl B2bua {
         max_forwards: u8,
         offer: Option<(Session, bytes::Bytes)>,
         relayed: bool,
-    ) -> CallKey {
+        pair: Option<twice::Pair>,
+    ) {
         self.counters.calls += 1;
         let directory = self.node.directory.clone();
         let plan = policy::plan(&opening.question, &directory, self.node.now.wall);
@@ -832,7 +874,8 @@ impl B2bua {
                 max_forwards,
                 worker,
             };
-            let call = Call::new(parts, &mut cx);
+            let mut call = Call::new(parts, &mut cx);
+            call.pair = pair.map(|pair| pair.0);
             if let (Some((session, body)), Some(leg)) = (&offer, self.legs.get_mut(a))
                 && let Some(end) = leg.end.as_mut()
             {
@@ -841,7 +884,7 @@ impl B2bua {
             if let Some(leg) = self.legs.get_mut(a) {
                 leg.occupies = true;
                 cx.switch.named(call.id, leg.call_id(), peer.to_string().into());
-                cx.switch.occupy(&peer, true);
+                cx.switch.occupy(call_key, &peer, leg.extension(), true);
             }
             call
         });
@@ -849,7 +892,6 @@ impl B2bua {
             true => call.no_port(legs, cx),
             false => call.start(legs, cx),
         });
-        call_key
     }
 
     /// A phone, a trunk, or a stranger (INTERFACE, "Who is calling").

@@ -4,18 +4,22 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use super::action::{Action, LiveCall, Notice, PhoneView, Save};
 use super::ladder::Ladder;
+use super::line::Line;
 use super::ports::Ports;
 use super::sticky::{Met, Sticky};
 use super::trunks::{Purposes, Trunks, Want};
 use crate::base::{Instant, Map, Now, Timers, Wall};
 use crate::call::record::{CallRecord, RecordId};
-use crate::call::{CallKey, LegKey, Peer, Place, Switch};
+use crate::call::{CallKey, LegKey, Peer, Place, Switch, Ticket};
 use crate::directory::{Directory, E164, Label};
 use crate::media::{Command, Port, RecordingId};
-use crate::policy::{Branch, Live};
+use crate::policy::{Live, Way, queue};
 use crate::registrar::{Binding, Change, Registrar};
 use crate::sip::{Flow, Transport};
 
@@ -39,6 +43,8 @@ pub enum Due {
     Leg(LegKey),
     /// A call's.
     Call(CallKey),
+    /// An agent's rest is over.
+    Line,
 }
 
 /// The node.
@@ -52,7 +58,9 @@ pub struct Node {
     pub(super) ports: Ports,
     pub(super) port_owner: Map<Port, CallKey>,
     pub(super) recording_owner: Map<RecordingId, CallKey>,
-    pub(super) busy: Map<Label, u32>,
+    /// Calls of each extension, with how many legs.
+    pub(super) busy: Map<Label, SmallVec<[(CallKey, u16); 2]>>,
+    pub(super) line: Line,
     pub(super) timers: Timers<Due>,
     pub(super) sticky: Sticky,
     pub(super) ladder: Ladder,
@@ -65,6 +73,9 @@ pub struct Node {
 impl Node {
     /// Tells store and readers what became of bindings.
     pub(super) fn bindings_changed(&mut self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.line.wake();
+        }
         for change in changes {
             match change {
                 Change::Added(binding) | Change::Refreshed(binding) => {
@@ -100,7 +111,7 @@ impl Live for Node {
     }
 
     fn calls(&self, extension: &str) -> u32 {
-        self.busy.get(extension).copied().unwrap_or(0)
+        self.busy.get(extension).map_or(0, |calls| calls.len() as u32)
     }
 
     fn trunk_up(&self, trunk: &str) -> bool {
@@ -114,12 +125,20 @@ impl Live for Node {
     fn sticky(&self, customer: E164) -> Option<(E164, Wall)> {
         self.sticky.of(customer)
     }
+
+    fn agent(&self, extension: &str) -> queue::Agent {
+        self.line.agent(extension)
+    }
+
+    fn last_rung(&self, queue: &str) -> Option<Label> {
+        self.line.last_rung(queue).cloned()
+    }
 }
 
 impl Switch for Node {
-    fn places(&mut self, branch: &Branch) -> Vec<Place> {
-        match branch {
-            Branch::Extension(number) => {
+    fn places(&mut self, way: &Way) -> Vec<Place> {
+        match way {
+            Way::Extension(number) => {
                 let place = |b: &Binding| Place {
                     flow: b.flow,
                     uri: b.contact.clone(),
@@ -132,7 +151,7 @@ impl Switch for Node {
                 };
                 self.registrar.bindings(number, self.now).map(place).collect()
             }
-            Branch::Trunk { trunk, user, .. } => {
+            Way::Trunk { trunk, user, .. } => {
                 let place = |(flow, uri): (Flow, Label)| Place {
                     flow,
                     uri: with_user(&uri, user, &flow),
@@ -163,16 +182,44 @@ impl Switch for Node {
         self.out.push_back(Action::Media { worker, command });
     }
 
-    fn occupy(&mut self, peer: &Peer, more: bool) {
-        match peer {
-            Peer::Extension(number) => {
-                let count = self.busy.entry(number.clone()).or_insert(0);
-                *count = if more { *count + 1 } else { count.saturating_sub(1) };
-                if *count == 0 {
-                    self.busy.remove(number);
-                }
-            }
-            Peer::Trunk { trunk, .. } => self.trunks.occupy(trunk, more),
+    fn occupy(&mut self, call: CallKey, peer: &Peer, extension: Option<&Label>, more: bool) {
+        if let Peer::Trunk { trunk, .. } = peer {
+            self.trunks.occupy(trunk, more);
+        }
+        let Some(extension) = extension else { return };
+        let calls = self.busy.entry(extension.clone()).or_default();
+        match (calls.iter().position(|(key, _)| *key == call), more) {
+            (Some(at), true) => calls[at].1 += 1,
+            (None, true) => calls.push((call, 1)),
+            (Some(at), false) if calls[at].1 > 1 => calls[at].1 -= 1,
+            (Some(at), false) => drop(calls.remove(at)),
+            (None, false) => {}
+        }
+        if calls.is_empty() {
+            self.busy.remove(extension);
+            self.line.wake();
+        }
+    }
+
+    fn join(&mut self, queue: &Label, call: CallKey) -> Option<Ticket> {
+        self.line.join(queue, call)
+    }
+
+    fn leave(&mut self, ticket: Ticket) {
+        self.line.leave(ticket);
+    }
+
+    fn again(&mut self, ticket: Ticket) {
+        self.line.again(ticket);
+    }
+
+    fn rang(&mut self, queue: &Label, agent: &Label) {
+        self.line.rang(queue, agent);
+    }
+
+    fn idle(&mut self, now: Instant, agent: &Label, wrap_up: Duration) {
+        if let Some(until) = self.line.idle(now, agent, wrap_up) {
+            self.timers.arm(until, Due::Line);
         }
     }
 

@@ -32,7 +32,7 @@ pub struct Twice {
 
 /// A trunk, the caller's and the called number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pair(u64);
+pub struct Pair(pub u64);
 
 impl Twice {
     /// Nothing is known.

@@ -1,16 +1,19 @@
-//! Who rings, and who wins: stages in order, a stage's branches at once or one after the other, one winner, losers told so.
+//! Who rings, and who wins: stages in order, a stage's branches at once or later, one winner, losers told so.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::bridge::{self, Desk, NoPort};
 use super::journey::LegResult;
 use super::leg::{Dial, Event, Leg, Peer};
 use super::record::{By, Direction, PhaseKind};
 use super::{Call, Cause, Connected, Cx, ELSEWHERE, Final, LegKey, Legs, NO_PORT, Place, Ringing, State};
-use crate::directory::{E164, Target};
-use crate::policy::{self, Branch, Fork, Kind, MAX_STAGES};
+use crate::base::Instant;
+use crate::directory::{E164, Queue};
+use crate::policy::{self, Branch, Fork, Kind, MAX_STAGES, Stage, Way};
 use crate::sdp::Session;
 use crate::sip::phrase;
 
@@ -19,18 +22,76 @@ const REMIND: Duration = Duration::from_secs(60);
 /// Legs that ring at once in one call at most (RFC 5393 has 60 for a proxy's fork).
 const MAX_FORK: usize = 60;
 
+/// A branch of the present round.
+#[derive(Debug)]
+pub(super) struct Rung {
+    pub(super) branch: Branch,
+    pub(super) step: Rings,
+}
+
+#[derive(Debug)]
+pub(super) enum Rings {
+    /// It begins then, or as soon as nobody else rings.
+    Later { begins: Instant, ring: Duration },
+    /// It rings. Ways and places are still to be tried if these legs cannot take the call at all.
+    Now { until: Instant, ways: VecDeque<Way>, way: Option<Way>, places: VecDeque<Place>, legs: SmallVec<[LegKey; 2]> },
+    /// Nothing more will come of it.
+    Over,
+}
+
+/// A step that joins the present stage later.
+#[derive(Debug)]
+pub(super) struct Later {
+    begins: Instant,
+    stage: Stage,
+}
+
 impl Call {
     /// Goes on to the next stage that has somebody to ring; ends the call when there is none.
     pub(super) fn next_stage(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
         loop {
+            self.leave_line(cx);
             let State::Ringing(ringing) = &mut self.state else { return };
             // A stage that was skipped is no stage that was tried.
             ringing.tried.extend(ringing.stage.take().map(|done| done.target));
             ringing.stage_ends = None;
+            ringing.rungs.clear();
+            ringing.later.clear();
             let Some(stage) = ringing.stages.pop_front() else { return self.nobody(legs, cx) };
-            ringing.stage_ends = Some(cx.now.mono + stage.wait.max(stage.ring));
-            ringing.stage = Some(stage);
-            if self.next_round(legs, cx) {
+            if ringing.remind.is_none() {
+                ringing.remind = Some(cx.now.mono + REMIND);
+                cx.switch.arm_call(cx.now.mono + REMIND, self.key);
+            }
+            let waits = Some(stage.wait).filter(|wait| !wait.is_zero());
+            ringing.stage_ends = waits.map(|wait| cx.now.mono + wait.max(stage.ring));
+            ringing.stage = Some(stage.clone());
+            let queued = self.queued(cx);
+            let rings = !queued && matches!(&self.state, State::Ringing(ringing) if ringing.stage.is_some());
+            let through = if rings { self.ring(legs, cx, &stage) } else { Vec::new() };
+            let State::Ringing(ringing) = &mut self.state else { return };
+            // Those behind it that say `after` join it, or the first of what it leads to.
+            let behind = ringing.stages.iter().take_while(|stage| !stage.after.is_zero()).count();
+            let joined: Vec<Stage> = ringing.stages.drain(..behind).collect();
+            if !through.is_empty() {
+                ringing.tried.push(stage.target);
+                ringing.stage = None;
+                let room = MAX_STAGES.saturating_sub(ringing.stages.len() + joined.len());
+                let mut through = through.into_iter().take(room);
+                let first = through.next();
+                let next: Vec<Stage> = first.into_iter().chain(joined).chain(through).collect();
+                next.into_iter().rev().for_each(|stage| ringing.stages.push_front(stage));
+                continue;
+            }
+            for stage in joined {
+                let begins = cx.now.mono + stage.after;
+                cx.switch.arm_call(begins, self.key);
+                ringing.later.push(Later { begins, stage });
+            }
+            if queued {
+                return;
+            }
+            self.hurry(legs, cx);
+            if !self.idle() {
                 return;
             }
             if let State::Ringing(ringing) = &mut self.state {
@@ -39,15 +100,16 @@ impl Call {
         }
     }
 
-    /// One more round of the present stage. Whether anybody rings now (or the call is over).
-    fn next_round(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) -> bool {
-        let State::Ringing(ringing) = &mut self.state else { return true };
-        if ringing.remind.is_none() {
-            ringing.remind = Some(cx.now.mono + REMIND);
-            cx.switch.arm_call(cx.now.mono + REMIND, self.key);
-        }
-        let Some(stage) = &ringing.stage else { return false };
-        let round_ends = (cx.now.mono + stage.ring).min(ringing.stage_ends.unwrap_or(cx.now.mono + stage.ring));
+    /// Whether it still looks for somebody, and there is nobody left to ring in this stage.
+    pub(super) fn idle(&self) -> bool {
+        let State::Ringing(ringing) = &self.state else { return false };
+        let over = ringing.rungs.iter().all(|rung| matches!(rung.step, Rings::Over));
+        over && (ringing.later.is_empty() || ringing.ticket.is_some())
+    }
+
+    /// Asks policy what a stage comes to now. What the trail says already is not said again.
+    pub(super) fn fork(&mut self, cx: &mut Cx<'_>, stage: &Stage) -> Fork {
+        let State::Ringing(ringing) = &self.state else { return Fork::Skip(480) };
         let moment = policy::Moment {
             ask: &self.ask,
             directory: cx.directory,
@@ -55,73 +117,163 @@ impl Call {
             at: cx.now.wall,
             tried: &ringing.tried,
             spent: &ringing.spent,
+            rung: &ringing.rung,
         };
-        match policy::fork(stage, &moment, &mut self.plan.why) {
-            Fork::Through(stages) => {
-                ringing.tried.push(stage.target.clone());
-                let room = MAX_STAGES.saturating_sub(ringing.stages.len());
-                stages.into_iter().take(room).rev().for_each(|stage| ringing.stages.push_front(stage));
-                false
+        let mut why = Vec::new();
+        let fork = policy::fork(stage, &moment, &mut why);
+        why.retain(|why| !self.plan.why.contains(why));
+        self.plan.why.append(&mut why);
+        fork
+    }
+
+    /// The branches of a stage begin, at once or later; or the stages that it leads to.
+    fn ring(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, stage: &Stage) -> Vec<Stage> {
+        let fork = self.fork(cx, stage);
+        let State::Ringing(ringing) = &mut self.state else { return Vec::new() };
+        match fork {
+            Fork::Refuse(status) => self.refuse(legs, cx, status, phrase(status), None, Cause::Refused),
+            Fork::Skip(status) => ringing.note(Final::new(status, phrase(status))),
+            Fork::Ring(branches) => self.begin(legs, cx, branches, stage.ring),
+            Fork::Through(stages) => return stages,
+            // A queue that joins another step has nobody wait in it.
+            Fork::Wait => {}
+        }
+        Vec::new()
+    }
+
+    /// These branches begin, at once or later, and ring so long.
+    pub(super) fn begin(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, branches: Vec<Branch>, ring: Duration) {
+        let State::Ringing(ringing) = &mut self.state else { return };
+        let first = ringing.rungs.len();
+        for branch in branches {
+            let twice = |rung: &Rung| branch.owner.is_some() && rung.branch.owner == branch.owner;
+            if ringing.rungs[..first].iter().any(twice) {
+                continue;
             }
-            Fork::Refuse(status) => {
-                self.refuse(legs, cx, status, crate::sip::phrase(status), None, Cause::Refused);
-                true
+            let begins = cx.now.mono + branch.after;
+            cx.switch.arm_call(begins, self.key);
+            ringing.rungs.push(Rung { branch, step: Rings::Later { begins, ring } });
+        }
+        self.begin_due(legs, cx, first);
+    }
+
+    /// Branches whose time has come begin, from the one at `first` on.
+    fn begin_due(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, first: usize) {
+        let mut i = first;
+        loop {
+            let State::Ringing(ringing) = &mut self.state else { return };
+            let Some(rung) = ringing.rungs.get_mut(i) else { return };
+            if let Rings::Later { begins, ring } = rung.step
+                && begins <= cx.now.mono
+            {
+                let until = cx.now.mono + ring;
+                let until = ringing.stage_ends.map_or(until, |ends| until.min(ends));
+                let ways = rung.branch.ways.iter().cloned().collect();
+                let (places, own) = (VecDeque::new(), SmallVec::new());
+                rung.step = Rings::Now { until, ways, way: None, places, legs: own };
+                cx.switch.arm_call(until, self.key);
+                self.go_on(legs, cx, i);
             }
-            Fork::Skip(status) => {
-                ringing.note(Final { status, phrase: crate::sip::phrase(status).to_owned(), reason: None });
-                false
+            i += 1;
+        }
+    }
+
+    /// When nobody rings, whoever would begin next begins now: a caller is never left waiting for a delay.
+    pub(super) fn hurry(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        loop {
+            let State::Ringing(ringing) = &mut self.state else { return };
+            if ringing.legs().next().is_some() {
+                return;
             }
-            Fork::Serial(branches) => {
-                ringing.serial = branches.into();
-                ringing.round_ends = Some(round_ends);
-                cx.switch.arm_call(round_ends, self.key);
-                self.next_branch(legs, cx)
-            }
-            Fork::Parallel(branches) => {
-                ringing.round_ends = Some(round_ends);
-                cx.switch.arm_call(round_ends, self.key);
-                let mut any = false;
-                for branch in &branches {
-                    for place in cx.switch.places(branch) {
-                        any |= self.dial(legs, cx, branch, place);
-                    }
+            let begins = |rung: &Rung| match rung.step {
+                Rings::Later { begins, .. } => Some(begins),
+                Rings::Now { .. } | Rings::Over => None,
+            };
+            let rungs = ringing.rungs.iter().filter_map(begins);
+            // Who waits in a queue waits for its agents, not for the steps that join it.
+            let steps = ringing.later.iter().map(|later| later.begins).filter(|_| ringing.ticket.is_none());
+            let Some(next) = rungs.chain(steps).min() else { return };
+            for rung in &mut ringing.rungs {
+                if let Rings::Later { begins, .. } = &mut rung.step
+                    && *begins == next
+                {
+                    *begins = cx.now.mono;
                 }
-                any || matches!(self.state, State::Closing { .. })
+            }
+            ringing.later.iter_mut().filter(|l| l.begins == next).for_each(|l| l.begins = cx.now.mono);
+            self.begin_due(legs, cx, 0);
+            self.join_due(legs, cx);
+        }
+    }
+
+    /// Steps whose time has come join.
+    fn join_due(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        loop {
+            let State::Ringing(ringing) = &mut self.state else { return };
+            let Some(i) = ringing.later.iter().position(|later| later.begins <= cx.now.mono) else { return };
+            let later = ringing.later.remove(i);
+            let ringing_before = ringing.rungs.len();
+            // The first that has somebody to ring, of all that it leads to.
+            let mut stages = VecDeque::from([later.stage]);
+            for _ in 0..MAX_STAGES {
+                let Some(stage) = stages.pop_front() else { break };
+                let through = self.ring(legs, cx, &stage);
+                through.into_iter().rev().for_each(|stage| stages.push_front(stage));
+                if !matches!(&self.state, State::Ringing(r) if r.rungs.len() == ringing_before) {
+                    break;
+                }
             }
         }
     }
 
-    /// The next address of the present branch, else the next branch.
-    fn next_branch(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) -> bool {
+    /// A branch goes on: its next address, else its next way. Whether somebody rings.
+    fn go_on(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, i: usize) -> bool {
         loop {
             let State::Ringing(ringing) = &mut self.state else { return true };
-            let Some(branch) = ringing.serial.front().cloned() else { return false };
-            if let Some(place) = ringing.places.pop_front() {
-                if ringing.places.is_empty() {
-                    ringing.serial.pop_front();
+            let Some(rung) = ringing.rungs.get_mut(i) else { return false };
+            let Rings::Now { ways, way, places, .. } = &mut rung.step else { return false };
+            if let (Some(present), Some(place)) = (&*way, places.pop_front()) {
+                let present = present.clone();
+                // The phones of an extension ring at once, the addresses of a trunk are tried in turn.
+                let mut any = self.dial(legs, cx, i, &present, place);
+                if matches!(present, Way::Extension(_)) {
+                    while let Some(place) = self.next_place(i) {
+                        any |= self.dial(legs, cx, i, &present, place);
+                    }
                 }
-                if self.dial(legs, cx, &branch, place) {
+                if any {
                     return true;
                 }
                 continue;
             }
-            let places = cx.switch.places(&branch);
-            if places.is_empty() {
-                ringing.serial.pop_front();
-                self.plan.why.push(policy::Why::new(name(&branch), "skipped: it has no address that answers"));
+            let Some(next) = ways.pop_front() else {
+                rung.step = Rings::Over;
+                return false;
+            };
+            let found = cx.switch.places(&next);
+            if found.is_empty() {
+                self.plan.why.push(policy::Why::new(name(&next), "skipped: it has no address that answers"));
             }
-            ringing.places = places.into();
+            (*places, *way) = (found.into(), Some(next));
         }
     }
 
-    fn dial(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, branch: &Branch, place: Place) -> bool {
+    fn next_place(&mut self, i: usize) -> Option<Place> {
+        let State::Ringing(ringing) = &mut self.state else { return None };
+        match &mut ringing.rungs.get_mut(i)?.step {
+            Rings::Now { places, .. } => places.pop_front(),
+            Rings::Later { .. } | Rings::Over => None,
+        }
+    }
+
+    fn dial(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, i: usize, way: &Way, place: Place) -> bool {
         let State::Ringing(ringing) = &mut self.state else { return false };
-        if ringing.legs.len() >= MAX_FORK {
+        if ringing.legs().count() >= MAX_FORK {
             return false;
         }
-        let (peer, shown) = match branch {
-            Branch::Extension(number) => (Peer::Extension(number.clone()), None),
-            Branch::Trunk { trunk, user, shown } => {
+        let (peer, shown) = match way {
+            Way::Extension(number) => (Peer::Extension(number.clone()), None),
+            Way::Trunk { trunk, user, shown } => {
                 (Peer::Trunk { trunk: trunk.clone(), number: user.as_str().into() }, *shown)
             }
         };
@@ -148,20 +300,21 @@ impl Call {
         };
         let (end, body) = offer;
         let State::Ringing(ringing) = &mut self.state else { return false };
+        let Some(rung) = ringing.rungs.get_mut(i) else { return false };
+        let Rings::Now { ways, places, legs: own, .. } = &mut rung.step else { return false };
         let number = self.journey.leg(cx.now, peer.to_string());
         // The last address of the last trunk may take as long as SIP allows (Timer B): there is nobody to try instead.
-        let impatient = !(ringing.places.is_empty() && ringing.serial.is_empty());
-        let dial = Dial::new(cx, branch, place, &self.identity, self.max_forwards, body, impatient);
-        let first_of_peer = !ringing.legs.iter().any(|k| legs.get(*k).is_some_and(|l| l.peer == peer));
-        let call = self.key;
+        let impatient = matches!(peer, Peer::Trunk { .. }) && !(places.is_empty() && ways.is_empty());
+        let identity = self.identity.shown_as(rung.branch.caller_name.as_deref());
+        let dial = Dial::new(cx, way, place, &identity, self.max_forwards, body, impatient);
+        let (call, owner) = (self.key, rung.branch.owner.clone());
         let key = legs.insert_with_key(|key| Leg::uac(key, call, number, peer, dial, end, cx));
         let Some(leg) = legs.get_mut(key) else { return false };
+        leg.owner = owner;
+        leg.occupies = true;
         cx.switch.named(self.id, leg.call_id(), leg.peer.to_string().into());
-        if first_of_peer {
-            leg.occupies = true;
-            cx.switch.occupy(&leg.peer, true);
-        }
-        ringing.legs.push(key);
+        cx.switch.occupy(call, &leg.peer, leg.extension(), true);
+        own.push(key);
         self.alive.push(key);
         leg.invite(cx);
         true
@@ -269,10 +422,9 @@ impl Call {
 
     fn progress(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, status: u16, body: Option<Bytes>, early: u8) {
         let State::Ringing(ringing) = &mut self.state else { return };
-        if !ringing.legs.contains(&key) {
-            return;
-        }
-        let alone = ringing.legs.len() == 1;
+        let Some(rung) = ringing.rung_of(key) else { return };
+        let confirm = rung.branch.confirm;
+        let alone = ringing.legs().count() == 1 && !confirm;
         if status == 180 || (status == 183 && body.is_some()) {
             if self.first_ring.is_none() {
                 self.first_ring = Some(cx.now.mono);
@@ -280,7 +432,9 @@ impl Call {
             let who = legs.get(key).map_or(String::new(), |l| l.peer.to_string());
             self.journey.enter(cx.now, PhaseKind::Ring, &format!("{who} rings"));
         }
-        // Early media passes where one leg alone rings; of a fork the caller hears ringback, not whoever was quicker.
+        // Early media passes where one leg alone rings; of a fork the caller hears ringback, not whoever was quicker, and of
+        // somebody who has yet to confirm, nothing: it may be a voicemail.
+        let status = if status == 183 && body.is_some() && !alone { 180 } else { status };
         let (variant, answer) = match body.filter(|_| alone) {
             Some(body) => match self.answer_from(legs, cx, key, &body, false) {
                 Ok(answer) => (self.variant(legs, key, early), answer),
@@ -332,7 +486,7 @@ impl Call {
 
     fn answered(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, body: Option<Bytes>, early: u8) {
         let State::Ringing(ringing) = &self.state else { return };
-        if !ringing.legs.contains(&key) {
+        if ringing.rung_of(key).is_none() {
             // A loser that answered before our CANCEL reached it.
             if let Some(leg) = legs.get_mut(key) {
                 leg.hang_up(cx, Some(ELSEWHERE));
@@ -356,15 +510,16 @@ impl Call {
             }
         };
         let variant = if answer.is_some() { self.variant(legs, key, early) } else { 0 };
-        self.drop_legs(legs, cx, Some(key), Some(ELSEWHERE), LegResult::Elsewhere);
+        let told = self.queue_of(cx).is_none_or(|queue| queue.elsewhere).then_some(ELSEWHERE);
+        self.drop_legs(legs, cx, Some(key), told, LegResult::Elsewhere);
         let Some([caller, leg]) = legs.get_disjoint_mut([self.a, key]) else { return };
         // An answer to our offer is acknowledged at once; an offer waits for the caller's answer in its ACK.
         if !late {
             leg.ack(cx, None);
         }
         caller.accept(cx, variant, answer.as_ref());
-        self.answered_by = Some(leg.peer.clone());
-        if let Peer::Extension(number) = &leg.peer {
+        self.answered_by = Some(leg.extension().cloned().map_or_else(|| leg.peer.clone(), Peer::Extension));
+        if let Some(number) = leg.extension() {
             self.branch = cx.directory.extension(number).and_then(|e| e.branch.clone());
         }
         if let Peer::Trunk { trunk: name, .. } = &leg.peer {
@@ -374,12 +529,20 @@ impl Call {
         self.journey.answered(leg.number);
         let who = leg.peer.to_string();
         let record = self.records();
+        self.wrap_up = self.queue_of(cx).map_or(Duration::ZERO, |queue| queue.wrap_up);
+        self.leave_line(cx);
         self.state = State::Connected(Connected { b: key, held: false, standing: None });
         self.journey.enter(cx.now, PhaseKind::Talk, &format!("{who} answered"));
         if record && !late {
             self.begin_recording(legs, cx);
         }
         self.show(legs, cx);
+    }
+
+    /// The queue that the present stage is.
+    fn queue_of<'a>(&self, cx: &Cx<'a>) -> Option<&'a Queue> {
+        let State::Ringing(ringing) = &self.state else { return None };
+        ringing.queue(cx.directory)
     }
 
     fn records(&self) -> bool {
@@ -389,8 +552,7 @@ impl Call {
 
     fn branch_failed(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, last: Final, connected: bool) {
         let State::Ringing(ringing) = &mut self.state else { return };
-        let was_ringing = ringing.legs.contains(&key);
-        ringing.legs.retain(|k| *k != key);
+        let rung = ringing.lost(key);
         let Some(leg) = legs.get(key) else { return };
         let (peer, number, flow) = (leg.peer.clone(), leg.number, leg.flow());
         let status = last.status;
@@ -399,74 +561,76 @@ impl Call {
         self.journey.over(cx.now, number, LegResult::of(status), Some(why.clone()));
         self.bury(legs, cx, key);
         let State::Ringing(ringing) = &mut self.state else { return };
-        if !was_ringing {
-            return;
-        }
+        let Some(i) = rung else { return };
         let unable =
             matches!(peer, Peer::Trunk { .. }) && matches!(status, 401 | 407 | 408 | 500 | 502..=504) && !connected;
         // A carrier that cannot take the call is no word of whoever was called.
         let noted = if unable { Final { phrase: phrase(503).to_owned(), status: 503, ..last } } else { last };
         ringing.note(noted);
-        match &peer {
-            Peer::Extension(number) => {
-                // Whoever rejected is not rung again in this call, nor is who cannot be reached at any place: the next round
-                // would only get the same answer at once.
-                let rejected = matches!(status, 486 | 600 | 603);
-                let last_place = !ringing.legs.iter().any(|k| legs.get(*k).is_some_and(|l| l.peer == peer));
-                if (rejected || last_place) && !ringing.spent.contains(number) {
-                    ringing.spent.push(number.clone());
-                }
-            }
-            Peer::Trunk { trunk: name, .. } => {
-                // The carrier could not take the call at all: its next address, then the next trunk. Any other answer is
-                // the answer of who was called.
-                cx.switch.trunk_said(cx.now, name, &flow, unable.then_some(why.as_str()));
-                if unable {
-                    self.plan.why.push(policy::Why::new(format!("trunk {name}"), format!("next tried: {why}")));
-                    if self.next_branch(legs, cx) {
-                        return;
-                    }
-                } else {
-                    ringing.serial.clear();
-                    ringing.places.clear();
+        if let Peer::Trunk { trunk: name, .. } = &peer {
+            // The carrier could not take the call at all: its next address, then the next trunk. Any other answer is the
+            // answer of who was called.
+            cx.switch.trunk_said(cx.now, name, &flow, unable.then_some(why.as_str()));
+            if unable {
+                self.plan.why.push(policy::Why::new(format!("trunk {name}"), format!("next tried: {why}")));
+                if self.go_on(legs, cx, i) {
+                    return;
                 }
             }
         }
         let State::Ringing(ringing) = &mut self.state else { return };
-        if ringing.legs.is_empty() {
+        ringing.spend(i, status);
+        self.hurry(legs, cx);
+        if self.idle() {
             self.round_over(legs, cx);
         }
     }
 
-    fn round_over(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+    /// Nobody rings any more: the queue is asked again in its turn, else the next stage comes.
+    pub(super) fn round_over(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
         let State::Ringing(ringing) = &mut self.state else { return };
-        ringing.round_ends = None;
-        let more = ringing.stage.as_ref().is_some_and(|s| !s.wait.is_zero() && matches!(s.target, Target::Queue(_)))
-            && ringing.stage_ends.is_some_and(|ends| ends > cx.now.mono);
-        if !(more && self.next_round(legs, cx)) {
-            self.next_stage(legs, cx);
+        match ringing.ticket {
+            Some(ticket) => cx.switch.again(ticket),
+            None => self.next_stage(legs, cx),
         }
     }
 
-    /// Patience of the round came to its end, or the caller has heard nothing for a minute.
+    /// Somebody's patience came to its end, somebody is to begin, or the caller has heard nothing for a minute.
     pub(super) fn patience(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
         let State::Ringing(ringing) = &mut self.state else { return };
         if ringing.remind.is_some_and(|at| at <= cx.now.mono) {
             ringing.remind = Some(cx.now.mono + REMIND);
             cx.switch.arm_call(cx.now.mono + REMIND, self.key);
-            let status = if self.first_ring.is_some() { 180 } else { 183 };
+            let status = if self.first_ring.is_some() || ringing.told { 180 } else { 183 };
             if let Some(caller) = legs.get_mut(self.a) {
                 caller.progress(cx, status, 0, None);
             }
         }
-        if ringing.round_ends.is_none_or(|ends| ends > cx.now.mono) {
-            return;
+        if ringing.ticket.is_some() && ringing.stage_ends.is_some_and(|ends| ends <= cx.now.mono) {
+            ringing.note(Final::new(480, phrase(480)));
+            self.drop_legs(legs, cx, None, None, LegResult::NoAnswer);
+            self.next_stage(legs, cx);
+            return self.show(legs, cx);
         }
-        ringing.serial.clear();
-        ringing.places.clear();
-        ringing.note(Final::new(480, "Temporarily Unavailable"));
-        self.drop_legs(legs, cx, None, None, LegResult::NoAnswer);
-        self.round_over(legs, cx);
+        let ended = |rung: &Rung| matches!(rung.step, Rings::Now { until, .. } if until <= cx.now.mono);
+        let ended: Vec<usize> = (0..ringing.rungs.len()).filter(|&i| ended(&ringing.rungs[i])).collect();
+        let mut silent: Vec<LegKey> = Vec::new();
+        for &i in &ended {
+            ringing.note(Final::new(480, "Temporarily Unavailable"));
+            if let Rings::Now { legs: own, .. } = std::mem::replace(&mut ringing.rungs[i].step, Rings::Over) {
+                silent.extend(own);
+            }
+            if let Some(agent) = &ringing.rungs[i].branch.owner {
+                cx.switch.idle(cx.now.mono, agent, Duration::ZERO);
+            }
+        }
+        silent.into_iter().for_each(|key| self.drop_leg(legs, cx, key, None, LegResult::NoAnswer));
+        self.begin_due(legs, cx, 0);
+        self.join_due(legs, cx);
+        self.hurry(legs, cx);
+        if !ended.is_empty() && self.idle() {
+            self.round_over(legs, cx);
+        }
     }
 
     /// Cancels what rings, but for `keep`.
@@ -479,17 +643,19 @@ impl Call {
         result: LegResult,
     ) {
         let State::Ringing(ringing) = &mut self.state else { return };
-        ringing.serial.clear();
-        ringing.places.clear();
-        for key in std::mem::take(&mut ringing.legs) {
-            if Some(key) == keep {
-                continue;
-            }
-            let Some(leg) = legs.get_mut(key) else { continue };
-            self.journey.over(cx.now, leg.number, result, reason.map(str::to_owned));
-            leg.hang_up(cx, reason);
-            self.bury(legs, cx, key);
+        ringing.later.clear();
+        let ringing_now: Vec<LegKey> = ringing.legs().filter(|key| Some(*key) != keep).collect();
+        ringing.rungs.clear();
+        for key in ringing_now {
+            self.drop_leg(legs, cx, key, reason, result);
         }
+    }
+
+    fn drop_leg(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, reason: Option<&str>, result: LegResult) {
+        let Some(leg) = legs.get_mut(key) else { return };
+        self.journey.over(cx.now, leg.number, result, reason.map(str::to_owned));
+        leg.hang_up(cx, reason);
+        self.bury(legs, cx, key);
     }
 
     /// Every stage is used up.
@@ -527,9 +693,52 @@ enum AnswerFault {
 }
 
 impl Ringing {
+    /// The legs that ring.
+    pub(super) fn legs(&self) -> impl Iterator<Item = LegKey> {
+        let legs = |rung| match rung {
+            &Rung { step: Rings::Now { ref legs, .. }, .. } => legs.as_slice(),
+            Rung { step: Rings::Later { .. } | Rings::Over, .. } => &[],
+        };
+        self.rungs.iter().flat_map(legs).copied()
+    }
+
+    /// The branch that a ringing leg belongs to.
+    pub(super) fn rung_of(&self, key: LegKey) -> Option<&Rung> {
+        self.rungs.iter().find(|rung| matches!(&rung.step, Rings::Now { legs, .. } if legs.contains(&key)))
+    }
+
+    /// A leg rings no longer; its branch's place in the list.
+    fn lost(&mut self, key: LegKey) -> Option<usize> {
+        let own = |rung: &mut Rung| match &mut rung.step {
+            Rings::Now { legs, .. } => legs.iter().position(|k| *k == key).map(|at| legs.remove(at)).is_some(),
+            Rings::Later { .. } | Rings::Over => false,
+        };
+        self.rungs.iter_mut().position(own)
+    }
+
+    /// A leg of the branch ended with that status, and the branch goes nowhere else. Whoever rejected is not rung again in
+    /// this call, nor is who cannot be reached at any place: the next round would only get the same answer at once.
+    pub(super) fn spend(&mut self, i: usize, status: u16) {
+        let Some(rung) = self.rungs.get_mut(i) else { return };
+        if matches!(&rung.step, Rings::Now { legs, .. } if legs.is_empty()) {
+            rung.step = Rings::Over;
+        }
+        let Some(owner) = rung.branch.owner.clone() else { return };
+        let rejected = matches!(status, 486 | 600 | 603);
+        if rejected {
+            let own = |r: &&mut Rung| r.branch.owner.as_ref() == Some(&owner);
+            let later = |r: &&mut Rung| matches!(r.step, Rings::Later { .. });
+            self.rungs.iter_mut().filter(own).filter(later).for_each(|r| r.step = Rings::Over);
+        }
+        let open = |r: &Rung| r.branch.owner.as_ref() == Some(&owner) && !matches!(r.step, Rings::Over);
+        if (rejected || !self.rungs.iter().any(open)) && !self.spent.contains(&owner) {
+            self.spent.push(owner);
+        }
+    }
+
     /// Keeps the better of two final answers (RFC 3261 16.7, point 6): a 6xx first, else the lowest class; within a class what tells
     /// the caller more than that nobody was there.
-    fn note(&mut self, last: Final) {
+    pub(super) fn note(&mut self, last: Final) {
         let rank = |f: &Final| match f.status {
             600.. => 0,
             486 => 1,
@@ -558,9 +767,9 @@ impl Final {
     }
 }
 
-fn name(branch: &Branch) -> String {
-    match branch {
-        Branch::Extension(number) => format!("extension:{number}"),
-        Branch::Trunk { trunk, .. } => format!("trunk {trunk}"),
+fn name(way: &Way) -> String {
+    match way {
+        Way::Extension(number) => format!("extension:{number}"),
+        Way::Trunk { trunk, .. } => format!("trunk {trunk}"),
     }
 }

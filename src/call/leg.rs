@@ -26,7 +26,7 @@ use crate::dialog::invite::{Act, Carrier, Offer, Part, Usage};
 use crate::dialog::refresh::{self, Due, Wish};
 use crate::dialog::{Dialog, Sent};
 use crate::directory::{CallerIdForm, E164, Label, NumberFormat, Secret};
-use crate::policy::Branch;
+use crate::policy::Way;
 use crate::sip::digest::{self, Challenge};
 use crate::sip::header::{Refresher, SessionExpires};
 use crate::sip::{Flow, Message, Method, Name, Refusal, Writer, phrase};
@@ -93,6 +93,14 @@ pub struct Diverted {
     pub by: E164,
     /// Somebody rang before and did not answer.
     pub unanswered: bool,
+}
+
+impl Identity {
+    /// With words before the name, or before the number where there is no name.
+    pub fn shown_as(&self, before: Option<&str>) -> Identity {
+        let name = before.map(|before| format!("{before}: {}", self.name.as_deref().unwrap_or(&self.user)));
+        Identity { name: name.or_else(|| self.name.clone()), ..self.clone() }
+    }
 }
 
 /// What a leg tells its call.
@@ -214,10 +222,10 @@ pub struct Dial {
 type Credentials = (Label, Secret);
 
 impl Dial {
-    /// For a branch at a place. `impatient`: silence for [`SILENT_TRUNK`] is an answer.
+    /// For a place on a way. `impatient`: silence for [`SILENT_TRUNK`] is an answer.
     pub fn new(
         cx: &Cx<'_>,
-        branch: &Branch,
+        way: &Way,
         place: Place,
         caller: &Identity,
         max_forwards: u8,
@@ -229,8 +237,8 @@ impl Dial {
             Some(domain) => domain.clone(),
             None => Label::from(place.flow.local.ip().to_string()),
         };
-        match branch {
-            Branch::Extension(number) => {
+        match way {
+            Way::Extension(number) => {
                 let from = match caller.hidden {
                     true => ANONYMOUS.to_owned(),
                     false => address(caller.name.as_deref(), &caller.user, &domain),
@@ -238,7 +246,7 @@ impl Dial {
                 let to = ["<sip:", number, "@", &domain, ">"].concat();
                 Dial { place, from, to, identity: Vec::new(), max_forwards, body, credentials: None, impatient }
             }
-            Branch::Trunk { trunk, shown, .. } => {
+            Way::Trunk { trunk, shown, .. } => {
                 let trunk = directory.trunk(trunk);
                 let user = match (trunk, shown) {
                     (Some(trunk), Some(shown)) => shown.written(trunk.number_format, directory.node.country),
@@ -293,6 +301,8 @@ pub struct Leg {
     pub peer: Peer,
     /// Its streams.
     pub end: Option<End>,
+    /// The extension whose mobile it is.
+    pub owner: Option<Label>,
     /// It counts as one of the peer's calls.
     pub occupies: bool,
     pub(super) flow: Flow,
@@ -428,6 +438,7 @@ impl Leg {
             number: 0,
             peer,
             end: None,
+            owner: None,
             occupies: false,
             flow,
             call_id: msg.call_id().into(),
@@ -468,6 +479,7 @@ impl Leg {
             number,
             peer,
             end,
+            owner: None,
             occupies: false,
             flow: calling.dial.place.flow,
             call_id: mint_call_id(cx.engine, cx.rng),
@@ -482,6 +494,14 @@ impl Leg {
     /// Its Call-ID.
     pub fn call_id(&self) -> &str {
         &self.call_id
+    }
+
+    /// The extension that is at the other end, by a phone or by its mobile.
+    pub fn extension(&self) -> Option<&Label> {
+        match &self.peer {
+            Peer::Extension(number) => Some(number),
+            Peer::Trunk { .. } => self.owner.as_ref(),
+        }
     }
 
     /// The flow that it was set up by.

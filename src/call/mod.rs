@@ -10,7 +10,7 @@
 //! A [`Leg`] is one dialog's side of it: it turns commands into SIP and SIP into [`leg::Event`]s. A [`Call`] knows nothing of
 //! SIP's mechanics: it takes those events, asks `policy` whom to ring, and tells legs what to do. [`Cx`] is what both may
 //! use meanwhile: the transaction layer, the clock's reading, the directory, and the [`Switch`] for all that belongs to the
-//! node as a whole. Files: `fork` (who rings, who wins), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
+//! node as a whole. Files: `fork` (who rings, who wins), `queue` (who waits), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
 //! (the record), `journey` (phases).
 
 pub mod bridge;
@@ -18,6 +18,7 @@ pub mod cdr;
 mod fork;
 pub mod journey;
 pub mod leg;
+mod queue;
 pub mod record;
 mod talk;
 
@@ -32,7 +33,7 @@ use smallvec::SmallVec;
 use crate::base::{Instant, Now, Rng, Wall};
 use crate::directory::{Directory, E164, Label, Relay, Target};
 use crate::media::{self, Port, Recorded, RecordingId};
-use crate::policy::{self, Ask, Branch, Plan, Stage};
+use crate::policy::{self, Ask, Plan, Stage, Way};
 use crate::sdp::session::Format;
 use crate::sip::transport::Flow;
 use crate::transaction::timing::Timing;
@@ -61,6 +62,10 @@ pub enum Owner {
     Proxy(u64),
 }
 
+/// A caller's place in the line of those who wait for agents: a lower one is served first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
 /// Where a branch of a fork can be reached: one phone of an extension, or one address of a trunk.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Place {
@@ -76,8 +81,8 @@ pub struct Place {
 
 /// What belongs to the node as a whole.
 pub trait Switch: policy::Live {
-    /// Where the branch can be reached now, best first.
-    fn places(&mut self, branch: &Branch) -> Vec<Place>;
+    /// Where somebody can be reached that way now, best first.
+    fn places(&mut self, way: &Way) -> Vec<Place>;
     /// Where a phone of the extension is now.
     fn reach(&self, extension: &str) -> Option<Flow>;
     /// A free RTP port for a call.
@@ -86,8 +91,18 @@ pub trait Switch: policy::Live {
     fn give_port(&mut self, now: Instant, port: Port);
     /// Tells a media worker.
     fn media(&mut self, worker: u16, command: media::Command);
-    /// The peer is in one more call (or one less).
-    fn occupy(&mut self, peer: &Peer, more: bool);
+    /// The call has one leg more (or less) with that peer; `extension` is whose phone or mobile it is.
+    fn occupy(&mut self, call: CallKey, peer: &Peer, extension: Option<&Label>, more: bool);
+    /// The call takes the last place in a queue's line, if there is one; it is served in its turn ([`Call::serve`]).
+    fn join(&mut self, queue: &Label, call: CallKey) -> Option<Ticket>;
+    /// It gives its place up.
+    fn leave(&mut self, ticket: Ticket);
+    /// It is to be served again.
+    fn again(&mut self, ticket: Ticket);
+    /// The queue rang an agent.
+    fn rang(&mut self, queue: &Label, agent: &Label);
+    /// An extension's talk is over, or nobody took the ringing; its agent rests so long.
+    fn idle(&mut self, now: Instant, agent: &Label, wrap_up: Duration);
     /// A trunk's address did not take a call; it did, if `fault` is none.
     fn trunk_said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>);
     /// A leg of this call has this Call-ID (for ladders).
@@ -154,6 +169,8 @@ pub struct Call {
     pub a: LegKey,
     /// Phases.
     pub journey: Journey,
+    /// What the node knows the trunk's pair of caller's and called number by, until the call goes out again.
+    pub pair: Option<u64>,
     state: State,
     ask: Ask,
     plan: Plan,
@@ -169,6 +186,8 @@ pub struct Call {
     short_ring: Duration,
     /// Where the route may queue or play, offers hold no more than what we can play and park (INTERFACE, Media).
     basic: bool,
+    /// How long the agent rests after this call.
+    wrap_up: Duration,
     /// Every leg that is not over yet, the caller's included.
     alive: SmallVec<[LegKey; 4]>,
 }
@@ -185,15 +204,18 @@ enum State {
 struct Ringing {
     stages: VecDeque<Stage>,
     stage: Option<Stage>,
-    /// The round's patience.
-    round_ends: Option<Instant>,
     /// The stage's patience over all rounds.
     stage_ends: Option<Instant>,
-    /// Branches to try if the present one cannot take the call at all.
-    serial: VecDeque<Branch>,
-    /// Places of the present branch still to be tried (a trunk's addresses).
-    places: VecDeque<Place>,
-    legs: SmallVec<[LegKey; 4]>,
+    /// Steps that join the stage later.
+    later: Vec<fork::Later>,
+    /// Branches of the present round.
+    rungs: Vec<fork::Rung>,
+    /// Its place in the line, while the stage is a queue.
+    ticket: Option<Ticket>,
+    /// Agents of the queue who were rung, the last at the end.
+    rung: Vec<Label>,
+    /// The caller was told that somebody will be rung.
+    told: bool,
     /// Targets that the call went through.
     tried: Vec<Target>,
     /// Extensions that rejected this call.
@@ -267,7 +289,7 @@ pub struct LiveCall {
     pub id: RecordId,
     /// Which way it goes.
     pub direction: Direction,
-    /// `routing`, `ringing`, `talking`, `hold`.
+    /// `routing`, `waiting` (in a queue), `ringing`, `talking`, `hold`.
     pub state: String,
     /// INVITE received.
     pub started_at: Wall,
@@ -333,6 +355,7 @@ impl Call {
             journey,
             state: State::Ringing(Box::new(Ringing { stages, ..Ringing::default() })),
             ask,
+            pair: None,
             plan,
             identity,
             max_forwards,
@@ -345,6 +368,7 @@ impl Call {
             branch: None,
             short_ring: cx.directory.short_ring,
             basic,
+            wrap_up: Duration::ZERO,
             alive: SmallVec::from_slice(&[a]),
         }
     }
@@ -472,10 +496,11 @@ impl Call {
         self.shown.is_some()
     }
 
-    /// `routing`, `ringing`, `talking`, `hold`, `ended`.
+    /// `routing`, `waiting`, `ringing`, `talking`, `hold`, `ended`.
     pub fn state_name(&self) -> &'static str {
         match &self.state {
-            State::Ringing(ringing) if !ringing.legs.is_empty() => "ringing",
+            State::Ringing(ringing) if ringing.legs().next().is_some() => "ringing",
+            State::Ringing(ringing) if ringing.ticket.is_some() => "waiting",
             State::Ringing(_) => "routing",
             State::Connected(connected) if connected.held => "hold",
             State::Connected(_) => "talking",
@@ -490,10 +515,10 @@ impl Call {
 
     /// Who rings or talks.
     pub fn with<'a>(&'a self, legs: &'a Legs) -> Vec<String> {
-        let keys: &[LegKey] = match &self.state {
-            State::Ringing(ringing) => &ringing.legs,
-            State::Connected(connected) => std::slice::from_ref(&connected.b),
-            State::Closing { .. } => &[],
+        let keys: SmallVec<[LegKey; 4]> = match &self.state {
+            State::Ringing(ringing) => ringing.legs().collect(),
+            State::Connected(connected) => SmallVec::from_slice(&[connected.b]),
+            State::Closing { .. } => SmallVec::new(),
         };
         let mut names: Vec<String> = keys.iter().filter_map(|k| legs.get(*k)).map(|l| l.peer.to_string()).collect();
         names.dedup();
@@ -534,7 +559,7 @@ impl Call {
         }
         if leg.occupies {
             leg.occupies = false;
-            cx.switch.occupy(&leg.peer, false);
+            cx.switch.occupy(self.key, &leg.peer, leg.extension(), false);
         }
     }
 }

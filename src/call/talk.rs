@@ -1,11 +1,13 @@
 //! Two legs talk: offers pass from one to the other, hold is noticed, other requests within the dialog pass, and one BYE ends
 //! both.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::bridge;
 use super::journey::LegResult;
-use super::leg::{Asked, Event};
+use super::leg::{Asked, Event, Leg};
 use super::record::{By, PhaseKind, RecordingEntry};
 use super::{Call, Cause, Cx, End, LegKey, Legs, RECORDER_PATIENCE, Standing, State};
 use crate::base::Rng;
@@ -355,6 +357,11 @@ impl Call {
         if let Some(leg) = legs.get(b) {
             self.journey.over(cx.now, leg.number, LegResult::Answered, reason.clone());
         }
+        for (key, wrap_up) in [(self.a, Duration::ZERO), (b, self.wrap_up)] {
+            if let Some(extension) = legs.get(key).and_then(Leg::extension) {
+                cx.switch.idle(cx.now.mono, extension, wrap_up);
+            }
+        }
         let told = match by {
             By::System => reason.map(|words| format!("SIP;cause=480;text=\"{}\"", words.replace(['"', '\\'], ""))),
             By::Caller | By::Callee => reason,
@@ -390,6 +397,7 @@ impl Call {
     }
 
     fn close(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        self.leave_line(cx);
         let recording = self.recording_id.filter(|_| self.recording.as_ref().is_some_and(|r| r.until.is_none()));
         // The end of the call is now, whenever its last words are said.
         let record_at = cx.now;

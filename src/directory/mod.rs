@@ -487,6 +487,19 @@ pub struct Extension {
     pub paging: bool,
     /// Whether its calls are recorded, if it says so.
     pub record: Option<Recording>,
+    /// A mobile phone that rings with it.
+    pub mobile: Option<Mobile>,
+}
+
+/// `mobile` of an extension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mobile {
+    /// Its number.
+    pub number: E164,
+    /// It rings so much later than the desk phone.
+    pub after: Duration,
+    /// Whoever answers has to confirm, so that its voicemail never takes a call.
+    pub confirm: bool,
 }
 
 impl Extension {
@@ -502,6 +515,7 @@ impl Extension {
             max_calls: 2,
             paging: false,
             record: None,
+            mobile: None,
         }
     }
 }
@@ -539,16 +553,41 @@ pub struct Queue {
     pub number: Option<Label>,
     /// Agents: extension numbers in order, resolved from `agents`.
     pub agents: Vec<Label>,
-    /// Strategy; only ring-all is in force.
+    /// Whom it rings first.
     pub strategy: Strategy,
     /// How long a round rings.
     pub ring: Duration,
-    /// How long a caller waits before the overflow.
+    /// How long an agent rests after a call of the queue.
+    pub wrap_up: Duration,
+    /// How long a caller waits before the overflow; none: everybody who is free is rung once.
     pub wait: Option<Duration>,
     /// Where callers go then.
     pub overflow: Vec<Step>,
     /// Whether its calls are recorded, if it says so.
     pub record: Option<Recording>,
+    /// Shown before the caller's name.
+    pub label: Option<Label>,
+    /// Whether phones that lost are told that the call was answered elsewhere, so that they note no missed call.
+    pub elsewhere: bool,
+}
+
+impl Queue {
+    /// A queue with the defaults of the configuration: it rings all for 20 s, once.
+    pub fn new(name: &str, agents: Vec<Label>) -> Queue {
+        Queue {
+            name: name.into(),
+            number: None,
+            agents,
+            strategy: Strategy::RingAll,
+            ring: Duration::from_secs(20),
+            wrap_up: Duration::ZERO,
+            wait: None,
+            overflow: Vec::new(),
+            record: None,
+            label: None,
+            elsewhere: true,
+        }
+    }
 }
 
 /// `strategy`.
@@ -556,11 +595,11 @@ pub struct Queue {
 pub enum Strategy {
     /// Everybody at once.
     RingAll,
-    /// The first in order who is free (not yet in force: rings all).
+    /// The first in order who is free.
     FirstFree,
-    /// Who has been idle longest (not yet in force: rings all).
+    /// Who has been idle longest.
     LongestIdle,
-    /// In turn (not yet in force: rings all).
+    /// In turn.
     RoundRobin,
 }
 

@@ -174,13 +174,14 @@ fn play(
         && passed < MAX_STAGES
     {
         passed += 1;
-        let moment = Moment { ask, directory, live, at, tried, spent: &[] };
+        let moment = Moment { ask, directory, live, at, tried, spent: &[], rung: &[] };
         let ring = stage.wait.max(stage.ring);
         let turn = step.legs.last().map_or(1, |l| l.turn + 1);
-        let leg = |branch: &Branch, instead| Leg { turn, instead, ..Leg::of(branch, directory, &stage, ring) };
         match fork(&stage, &moment, &mut step.why) {
-            Fork::Parallel(branches) => step.legs.extend(branches.iter().map(|b| leg(b, false))),
-            Fork::Serial(branches) => step.legs.extend(branches.iter().enumerate().map(|(i, b)| leg(b, i > 0))),
+            Fork::Ring(branches) => {
+                let legs = |branch| Leg::all(branch, directory, &stage, ring, turn);
+                step.legs.extend(branches.iter().flat_map(legs));
+            }
             Fork::Through(stages) => ahead.extend(stages.into_iter().rev()),
             Fork::Refuse(status) => {
                 step.refused = Some(status);
@@ -191,6 +192,8 @@ fn play(
                 *last = Some(status);
                 continue;
             }
+            // Where nobody talks nobody waits; it has no leg to show.
+            Fork::Wait => {}
         }
         tried.push(stage.target);
     }
@@ -199,25 +202,30 @@ fn play(
 }
 
 impl Leg {
-    fn of(branch: &Branch, directory: &Directory, stage: &Stage, ring: Duration) -> Leg {
+    fn all(branch: &Branch, directory: &Directory, stage: &Stage, ring: Duration, turn: usize) -> Vec<Leg> {
+        let leg = |(i, way)| Leg { turn, instead: i > 0, ..Leg::of(way, branch, directory, stage, ring) };
+        branch.ways.iter().enumerate().map(leg).collect()
+    }
+
+    fn of(way: &super::Way, branch: &Branch, directory: &Directory, stage: &Stage, ring: Duration) -> Leg {
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let leg = Leg {
             target: String::new(),
             name: None,
             ring_ms: ms(ring),
-            after_ms: ms(stage.after),
+            after_ms: ms(stage.after + branch.after),
             trunk: None,
             shown: None,
             turn: 1,
             instead: false,
         };
-        match branch {
-            Branch::Extension(number) => Leg {
+        match way {
+            super::Way::Extension(number) => Leg {
                 target: format!("extension:{number}"),
                 name: directory.extension(number).map(|e| e.name.clone()),
                 ..leg
             },
-            Branch::Trunk { trunk, user, shown } => Leg {
+            super::Way::Trunk { trunk, user, shown } => Leg {
                 target: match &stage.target {
                     target @ (Target::Number(_) | Target::Emergency(_)) => target.to_string(),
                     _ => format!("number:{user}"),

@@ -1,16 +1,33 @@
 //! From a stage to branches: who is rung right now, who is not, and why.
 
+use std::time::Duration;
+
 use jiff::tz::TimeZone;
 
 use super::caller::{Ends, open};
 use super::rule::stages;
-use super::{Moment, Stage, Why, caller_id};
-use crate::directory::{self, Dealer, Directory, E164, Label, Step, Target, Trunk};
+use super::{Live, Moment, Stage, Why, caller_id, queue};
+use crate::directory::{self, Dealer, Directory, E164, Extension, Label, Step, Target, Trunk};
 
-/// One branch to ring.
+/// One branch to ring: somebody, at one place or at the first of several ways that takes the call.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Branch {
-    /// All places where the extension's phones are registered.
+pub struct Branch {
+    /// The extension whose phone or mobile it is; none for an outside number that a step or a phone named.
+    pub owner: Option<Label>,
+    /// Ways to reach it, the next only if one could not take the call at all.
+    pub ways: Vec<Way>,
+    /// It begins so much later than its stage, or as soon as nobody else rings.
+    pub after: Duration,
+    /// Whoever answers has to confirm; until then nobody has answered.
+    pub confirm: bool,
+    /// Shown before the caller's name.
+    pub caller_name: Option<Label>,
+}
+
+/// A way to reach a branch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// All places where the extension's phones are registered, at once.
     Extension(Label),
     /// Out through a trunk.
     Trunk {
@@ -26,20 +43,46 @@ pub enum Branch {
 /// What a stage comes to.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Fork {
-    /// These ring at once.
-    Parallel(Vec<Branch>),
-    /// These are tried one after the other, the next only if one could not take the call at all.
-    Serial(Vec<Branch>),
+    /// These ring.
+    Ring(Vec<Branch>),
     /// The stage leads on to these, which come in its place.
     Through(Vec<Stage>),
+    /// Nobody can be rung now, but somebody may be soon: the caller waits.
+    Wait,
     /// The stage answers the call with this status.
     Refuse(u16),
     /// Nobody to ring; what an outgoing call gets if nothing else comes of it.
     Skip(u16),
 }
 
+impl Branch {
+    /// A branch that begins with its stage.
+    pub fn new(owner: Option<Label>, ways: Vec<Way>) -> Branch {
+        Branch { owner, ways, after: Duration::ZERO, confirm: false, caller_name: None }
+    }
+}
+
 /// What a stage comes to at this moment.
 pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
+    let mut branches = match leads(stage, moment, why) {
+        Fork::Ring(branches) => branches,
+        other => return other,
+    };
+    for branch in &mut branches {
+        branch.confirm |= stage.confirm == Some(true);
+        branch.caller_name = stage.caller_name.clone();
+    }
+    // Nobody can confirm yet, so whoever has to must not be able to take the call from the others.
+    branches.retain(|branch| !branch.confirm);
+    if branches.is_empty() {
+        let rule = stage.target.to_string();
+        why.push(Why::new(rule, "not rung: it takes a confirmation, which is not yet in force"));
+        return Fork::Skip(480);
+    }
+    Fork::Ring(branches)
+}
+
+fn leads(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
     let directory = moment.directory;
     let rule = stage.target.to_string();
     let skip = |why: &mut Vec<Why>, because: &str, status: u16| {
@@ -53,14 +96,14 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
         return skip(why, &format!("not for callers from {region}"), 480);
     }
     match &stage.target {
-        Target::Extension(number) => match free(moment, number, false) {
-            Ok(()) => Fork::Parallel(vec![Branch::Extension(number.clone())]),
-            Err((status, because)) => skip(why, because, status),
+        Target::Extension(number) => match reach(moment, number, false, why) {
+            Ok(branches) => Fork::Ring(branches),
+            Err(Hindrance { status, because, .. }) => skip(why, because, status),
         },
-        Target::Queue(name) => {
-            let agents = directory.queue(name).map(|q| q.agents.as_slice()).unwrap_or_default();
-            everyone(moment, &rule, agents.iter(), "no agent can be rung", why)
-        }
+        Target::Queue(name) => match directory.queue(name) {
+            Some(queue) => queue::ring(queue, stage, moment, why),
+            None => skip(why, "there is no such queue", 404),
+        },
         Target::Group(name, branch) => {
             let members = directory.members(name, branch.as_deref()).map(|e| &e.number);
             everyone(moment, &rule, members, "no member can be rung", why)
@@ -222,33 +265,76 @@ fn everyone<'a>(
 ) -> Fork {
     let mut branches: Vec<Branch> = Vec::new();
     for number in numbers {
-        match free(moment, number, true) {
-            Ok(()) => branches.push(Branch::Extension(number.clone())),
-            Err((_, because)) => why.push(Why::new(rule, format!("{number} not rung: {because}"))),
+        match reach(moment, number, true, why) {
+            Ok(own) => branches.extend(own),
+            Err(hindrance) => why.push(Why::new(rule, format!("{number} not rung: {}", hindrance.because))),
         }
     }
     if branches.is_empty() {
         why.push(Why::new(rule, format!("skipped: {nobody}")));
         return Fork::Skip(480);
     }
-    Fork::Parallel(branches)
+    Fork::Ring(branches)
 }
 
-fn free(moment: &Moment<'_>, number: &str, queued: bool) -> Result<(), (u16, &'static str)> {
+/// Why an extension is not rung.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Hindrance {
+    /// What an internal caller is told.
+    pub(super) status: u16,
+    /// In words.
+    pub(super) because: &'static str,
+    /// It passes by itself.
+    pub(super) passes: bool,
+}
+
+/// The branches of an extension: its phones, and its mobile. Whoever is registered nowhere is still reached by the mobile,
+/// and then at once. `queued`: by a queue or group, which rings only who is free.
+pub(super) fn reach(
+    moment: &Moment<'_>,
+    number: &str,
+    queued: bool,
+    why: &mut Vec<Why>,
+) -> Result<Vec<Branch>, Hindrance> {
     let Moment { directory, live, spent, .. } = *moment;
-    let Some(extension) = directory.extension(number) else { return Err((404, "no such extension")) };
-    let calls = live.calls(number);
-    if spent.iter().any(|s| **s == *number) {
-        Err((486, "it rejected this call"))
-    } else if queued && extension.paging {
-        Err((480, "a loudspeaker phone is never in a queue"))
-    } else if live.bindings(number) == 0 {
-        Err((480, "not registered"))
-    } else if (queued && calls > 0) || (extension.max_calls > 0 && calls >= extension.max_calls) {
-        Err((486, "busy"))
-    } else {
-        Ok(())
+    let never = |status, because| Hindrance { status, because, passes: false };
+    let Some(extension) = directory.extension(number) else { return Err(never(404, "no such extension")) };
+    free(extension, live, spent, queued)?;
+    let owner = Some(extension.number.clone());
+    let mut branches = Vec::new();
+    let registered = live.bindings(number) > 0;
+    if registered {
+        branches.push(Branch::new(owner.clone(), vec![Way::Extension(extension.number.clone())]));
     }
+    if let Some(mobile) = extension.mobile {
+        let rule = format!("mobile of {number}");
+        // Nobody can confirm yet, so whoever has to must not be able to take the call from the others.
+        if mobile.confirm {
+            why.push(Why::new(rule, "not rung: it takes a confirmation, which is not yet in force"));
+        } else if let Fork::Ring(found) =
+            outside(moment, &rule, Some(mobile.number), why, |trunk| written(directory, trunk, mobile.number))
+        {
+            let after = if registered { mobile.after } else { Duration::ZERO };
+            branches.extend(found.into_iter().map(|b| Branch { owner: owner.clone(), after, ..b }));
+        }
+    }
+    if branches.is_empty() { Err(never(480, "not registered")) } else { Ok(branches) }
+}
+
+/// Whether an extension may be rung now, wherever it is.
+pub(super) fn free(extension: &Extension, live: &dyn Live, spent: &[Label], queued: bool) -> Result<(), Hindrance> {
+    let calls = live.calls(&extension.number);
+    let agent = live.agent(&extension.number);
+    let (status, because, passes) = match () {
+        () if spent.contains(&extension.number) => (486, "it rejected this call, or could not be reached", false),
+        () if queued && extension.paging => (480, "a loudspeaker phone is never in a queue", false),
+        () if agent.do_not_disturb => (480, "do not disturb", false),
+        () if queued && agent.paused => (480, "paused", false),
+        () if (queued && calls > 0) || (extension.max_calls > 0 && calls >= extension.max_calls) => (486, "busy", true),
+        () if queued && agent.rests => (486, "wrapping up", true),
+        () => return Ok(()),
+    };
+    Err(Hindrance { status, because, passes })
 }
 
 /// Out through a trunk, with a number of ours.
@@ -260,12 +346,13 @@ fn outside(
     write: impl Fn(&Trunk) -> String,
 ) -> Fork {
     match caller_id::lines(moment, rule, to, why) {
-        Ok(lines) => Fork::Serial(
-            lines
-                .into_iter()
-                .map(|l| Branch::Trunk { trunk: l.trunk.name.clone(), user: write(l.trunk), shown: l.shown })
-                .collect(),
-        ),
+        Ok(lines) => {
+            let way = |l: caller_id::Line<'_>| {
+                let (trunk, user) = (l.trunk.name.clone(), write(l.trunk));
+                Way::Trunk { trunk, user, shown: l.shown }
+            };
+            Fork::Ring(vec![Branch::new(None, lines.into_iter().map(way).collect())])
+        }
         Err(none) => {
             why.push(Why::new(rule, none.words()));
             Fork::Skip(503)

@@ -4,13 +4,14 @@
 //! because who is free may have changed since, and names the branches to ring. Both give their reasons ([`Why`]), and the
 //! call's record keeps them. Nothing here waits, takes a permit, or sends.
 //!
-//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `caller_id` (what
+//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `queue` (whom a queue rings), `caller_id` (what
 //! the other side sees), `explain` (all of it, played through for people).
 
 mod caller;
 mod caller_id;
 pub mod explain;
 mod fork;
+pub mod queue;
 mod rule;
 
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::base::Wall;
 use crate::directory::{Directory, E164, Label, Recording, Region, Target};
 
 pub use explain::{Explained, explain};
-pub use fork::{Branch, Fork, fork};
+pub use fork::{Branch, Fork, Way, fork};
 pub use rule::plan;
 
 /// One reason of a decision.
@@ -78,6 +79,16 @@ pub trait Live {
         let _ = customer;
         None
     }
+    /// What the extension is doing, besides being in calls.
+    fn agent(&self, extension: &str) -> queue::Agent {
+        let _ = extension;
+        queue::Agent::default()
+    }
+    /// The agent of that queue who was rung last; none where nobody keeps count.
+    fn last_rung(&self, queue: &str) -> Option<Label> {
+        let _ = queue;
+        None
+    }
 }
 
 /// All that the choice of branches depends on when a stage begins.
@@ -95,6 +106,8 @@ pub struct Moment<'a> {
     pub tried: &'a [Target],
     /// Extensions that are not to be rung again in this call: they rejected it, or could not be reached.
     pub spent: &'a [Label],
+    /// Agents of the queue in question who were rung for this call.
+    pub rung: &'a [Label],
 }
 
 /// What kind of call it is.
@@ -145,7 +158,7 @@ pub struct Stage {
     pub wait: Duration,
     /// What the step said of `ring`; steps that it leads to ring as long, unless they say otherwise.
     pub limit: Option<Duration>,
-    /// How much later it rings.
+    /// It joins the stage before it so much later, while that one goes on ringing; zero: it comes after that one.
     pub after: Duration,
     /// Whether who answers must confirm, if it says so.
     pub confirm: Option<bool>,

@@ -222,7 +222,11 @@ fn stage(directory: &Directory, step: &Step, from: Option<&Stage>, stages: &mut 
         limit,
         after: step.after,
         confirm: step.confirm.or(from.and_then(|f| f.confirm)),
-        caller_name: step.caller_name.clone().or_else(|| from.and_then(|f| f.caller_name.clone())),
+        caller_name: step
+            .caller_name
+            .clone()
+            .or_else(|| queue.and_then(|q| q.label.clone()))
+            .or_else(|| from.and_then(|f| f.caller_name.clone())),
         record: step
             .record
             .or(queue.and_then(|q| q.record))

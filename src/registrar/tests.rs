@@ -32,6 +32,7 @@ pub(super) fn office() -> Directory {
             max_calls: 2,
             paging: false,
             record: None,
+            mobile: None,
         })
         .into();
     directory.indexed()

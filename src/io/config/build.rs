@@ -19,7 +19,7 @@ use crate::base::Wall;
 use crate::directory::calendar::{Calendar, Hours};
 use crate::directory::{
     Branch, CallerId, CallerIdForm, CallerIdRule, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension,
-    Label, Listen, MediaPolicy, Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret,
+    Label, Listen, MediaPolicy, Mobile, Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret,
     Step, Strategy, Target, Trunk, Turn, When,
 };
 use crate::sip::digest::Algorithm;
@@ -278,8 +278,20 @@ impl Builder<'_> {
             max_calls: v.int("max_calls"),
             paging: v.text("kind").as_deref() == Some("paging"),
             record,
+            mobile: self.mobile(&v, &number),
             number,
         })
+    }
+
+    fn mobile(&mut self, v: &View<'_>, number: &str) -> Option<Mobile> {
+        let node = v.own("mobile")?;
+        let view = View { node: Some(node), section: &schema::MOBILE };
+        let confirm = view.bool("confirm");
+        if confirm {
+            let words = format!("mobile of extension {number}: not rung, since nobody can confirm yet");
+            self.not_yet.push((node.at, words));
+        }
+        Some(Mobile { number: view.number("number")?, after: view.duration("after").unwrap_or_default(), confirm })
     }
 
     fn queue(&mut self, v: View<'_>, extensions: &[Extension]) -> Option<Queue> {
@@ -305,21 +317,18 @@ impl Builder<'_> {
             Some("round-robin") => Strategy::RoundRobin,
             _ => Strategy::RingAll,
         };
-        if strategy != Strategy::RingAll
-            && let Some(node) = v.own("strategy")
-        {
-            let words = node.text().unwrap_or_default();
-            self.not_yet.push((node.at, format!("strategy {words} of queue \"{name}\": rings all")));
-        }
         let who = format!("queue \"{name}\"");
         Some(Queue {
             number: v.text("number"),
             agents,
             strategy,
             ring: v.duration("ring").unwrap_or_default(),
+            wrap_up: v.duration("wrap_up").unwrap_or_default(),
             wait: v.duration("wait"),
             overflow: self.steps(v.own("overflow"), &who),
             record: self.recording(&v, "record", &who),
+            label: v.text("label"),
+            elsewhere: v.bool("elsewhere"),
             name,
         })
     }
@@ -431,6 +440,10 @@ impl Builder<'_> {
                 step.record = self.recording(&v, "record", who);
                 step.answer = v.bool("answer");
                 step.except_regions = v.regions("except_regions");
+            }
+            if step.confirm == Some(true) {
+                let words = format!("step \"{text}\" of {who}: not rung, since nobody can confirm yet");
+                self.not_yet.push((item.at, words));
             }
             steps.push(step);
         }

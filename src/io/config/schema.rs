@@ -549,8 +549,7 @@ static EXTENSION: Section = Section {
         required("password", Kind::Secret, "{ env = \"EXT_121\", default = \"change-me\" }", "SIP password"),
         optional("branch", Kind::Ref(Named::Branch), "\"main\"", "its branch"),
         default("groups", Kind::List(&Kind::Name), "[]", "its groups; naming one makes it"),
-        optional("mobile", Kind::Table(&MOBILE), "{ number = \"+79120000101\" }", "a mobile phone that rings with it")
-            .later("ignored"),
+        optional("mobile", Kind::Table(&MOBILE), "{ number = \"+79120000101\" }", "a mobile phone that rings with it"),
         default(
             "outbound",
             Kind::Choice(&["internal", "local", "national", "international"]),
@@ -584,7 +583,7 @@ static EXTENSION: Section = Section {
 const VENDORS: &[&str] =
     &["yealink", "snom", "grandstream", "fanvil", "polycom", "cisco", "gigaset", "panasonic", "other"];
 
-static MOBILE: Section = Section {
+pub static MOBILE: Section = Section {
     name: "extension.mobile",
     about: "A mobile phone that rings with an extension.",
     identity: None,
@@ -609,11 +608,13 @@ static QUEUE: Section = Section {
             "\"ring-all\"",
             "who is rung",
         ),
-        default("ring", Kind::Duration, "\"20s\"", "how long a round rings"),
-        default("wrap_up", Kind::Duration, "\"0s\"", "an agent rests this long after a call").later("ignored"),
-        optional("wait", Kind::Duration, "\"60s\"", "then overflow; else after the first round"),
+        default("ring", Kind::Duration, "\"20s\"", "how long an agent is rung"),
+        default("wrap_up", Kind::Duration, "\"0s\"", "an agent rests this long after a call of the queue"),
+        optional("wait", Kind::Duration, "\"60s\"", "how long a caller waits; else all who are free are rung once"),
         optional("overflow", Kind::Steps, "[\"extension:130\"]", "where callers go then"),
         optional("record", Kind::Choice(MODES), "\"all\"", "whether its calls are recorded"),
+        optional("label", Kind::Words, "\"Sales\"", "shown before the caller's name"),
+        default("elsewhere", Kind::Bool, "true", "phones that lost are told so, and note no missed call"),
     ],
 };
 
@@ -744,9 +745,9 @@ pub static STEP: Section = Section {
     keys: &[
         required("target", Kind::Target(Targets::Step), "\"manager\"", "where"),
         optional("ring", Kind::Duration, "\"15s\"", "how long it rings"),
-        optional("after", Kind::Duration, "\"5s\"", "rings this much later").later("ignored"),
-        optional("confirm", Kind::Bool, "true", "whether who answers must press 1").later("ignored"),
-        optional("caller_name", Kind::Words, "\"Shop\"", "shown before the caller's name").later("ignored"),
+        optional("after", Kind::Duration, "\"5s\"", "rings this much later"),
+        optional("confirm", Kind::Bool, "true", "whether who answers must press 1"),
+        optional("caller_name", Kind::Words, "\"Shop\"", "shown before the caller's name"),
         optional("record", Kind::Choice(MODES), "\"none\"", "whether it is recorded"),
         optional("answer", Kind::Bool, "true", "play: answers the call first").later("ignored"),
         optional("except_regions", Kind::Some(&Kind::Region), "[\"RU-NVS\"]", "callers from there go past it"),

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::Config;
 use crate::base::{Wall, map};
 use crate::directory::{Directory, E164, Label, Node, Number, Target, Trunk};
-use crate::policy::{self, Ask, Branch, Fork, Live, Moment, Why};
+use crate::policy::{self, Ask, Way, Fork, Live, Moment, Why};
 
 /// Noon of a working day.
 const NOW: Wall = Wall::from_micros(1_795_590_000_000_000);
@@ -50,14 +50,15 @@ fn ways(
     let mut plan = policy::plan(ask, directory, NOW);
     let stage = plan.stages.first_mut().expect("somebody is rung");
     stage.target = target.unwrap_or_else(|| stage.target.clone());
-    let moment = Moment { ask, directory, live, at: NOW, tried: &[], spent: &[] };
+    let moment = Moment { ask, directory, live, at: NOW, tried: &[], spent: &[], rung: &[] };
     let mut why = Vec::new();
     let ways = match policy::fork(stage, &moment, &mut why) {
-        Fork::Serial(branches) => branches
+        Fork::Ring(branches) => branches
             .into_iter()
-            .filter_map(|b| match b {
-                Branch::Trunk { trunk, shown, .. } => Some((trunk, shown)),
-                Branch::Extension(_) => None,
+            .flat_map(|branch| branch.ways)
+            .filter_map(|way| match way {
+                Way::Trunk { trunk, shown, .. } => Some((trunk, shown)),
+                Way::Extension(_) => None,
             })
             .collect(),
         Fork::Skip(503) => Vec::new(),
