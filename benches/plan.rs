@@ -189,7 +189,7 @@ fn main() {
     let decide = |ask: &Ask| plan(ask, &directory, at);
     let ring = |ask: &Ask| {
         let mut plan = plan(ask, &directory, at);
-        let moment = Moment { ask, directory: &directory, live: &Free, at, tried: &[], spent: &[] };
+        let moment = Moment { ask, directory: &directory, live: &Free, at, tried: &[], spent: &[], rung: &[] };
         let forks: Vec<_> = plan.stages.iter().map(|stage| fork(stage, &moment, &mut plan.why)).collect();
         (plan, forks)
     };

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use strowger::base::Wall;
 use strowger::call::record::{By, Outcome};
 use strowger::io::clock::Clock;
 use strowger::io::config::Config;
@@ -49,8 +50,10 @@ impl Office {
         config
     }
 
+    /// On a Wednesday at noon, for at night other people answer: 2026-11-25 12:00 in Yekaterinburg.
     fn start(&self) -> Running {
-        start(self.config(), Clock::new()).unwrap()
+        let noon = Wall::from_micros(1_795_590_000_000_000);
+        start(self.config(), Clock::starting_at(noon)).unwrap()
     }
 }
 

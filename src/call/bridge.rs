@@ -299,6 +299,11 @@ pub fn link(commands: &mut Vec<Command>, a: &mut End, b: &mut End, expected: boo
         let to_a = offer::payload_map(&b.formats_told(i), &cb, &ca);
         let to_b = offer::payload_map(&a.formats_told(i), &ca, &cb);
         commands.push(Command::Link { a: pa, b: pb, to_a, to_b });
+        // The ports were opened for what was offered first; what is spoken is what both have.
+        if let Some(agreed) = ca.iter().find(|own| cb.iter().any(|other| other.same_codec(own))) {
+            let clock = agreed.clock;
+            commands.extend([pa, pb].map(|port| Command::Clock { port, clock }));
+        }
         let (a_hears, b_hears) = (alive && da.receives(), alive && db.receives());
         // Who holds or is held need not send: the clock stands still.
         let both = da == Direction::SendRecv && db == Direction::SendRecv;

@@ -172,8 +172,7 @@ impl Ranges {
 impl Numbering {
     /// The built-in plan: made once, for every directory begins with it.
     pub fn built_in() -> Arc<Numbering> {
-        static PLAN: LazyLock<Arc<Numbering>> =
-            LazyLock::new(|| Arc::new(Numbering::of(Draft::built_in().finish())));
+        static PLAN: LazyLock<Arc<Numbering>> = LazyLock::new(|| Arc::new(Numbering::of(Draft::built_in().finish())));
         PLAN.clone()
     }
 }

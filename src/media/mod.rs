@@ -161,6 +161,13 @@ pub enum Command {
         /// Payload types translated for packets leaving `b`.
         to_b: Vec<PtMap>,
     },
+    /// The clock of what is spoken on a port, once it is agreed.
+    Clock {
+        /// Which.
+        port: Port,
+        /// RTP clock of the main payload, in Hz.
+        clock: u32,
+    },
     /// What may flow: `send` lets packets out of this port, `expect` has the silence clock run.
     Flow {
         /// Which.

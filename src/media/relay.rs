@@ -157,6 +157,11 @@ impl Relay {
                 }
             }
             Command::Link { a, b, to_a, to_b } => self.link(a, b, to_a, to_b),
+            Command::Clock { port, clock } => {
+                if let Some(end) = self.end(port).filter(|end| matches!(end.kind, Kind::Rtp { .. })) {
+                    end.kind = Kind::Rtp { clock };
+                }
+            }
             Command::Flow { port, send, expect } => {
                 if let Some(end) = self.end(port) {
                     end.send = send;

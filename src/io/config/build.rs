@@ -19,8 +19,8 @@ use crate::base::Wall;
 use crate::directory::calendar::{Calendar, Hours};
 use crate::directory::{
     Branch, CallerId, CallerIdForm, CallerIdRule, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension,
-    Label, Listen, MediaPolicy, Mobile, Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route, Secret,
-    Step, Strategy, Target, Trunk, Turn, When,
+    Label, Listen, MediaPolicy, Mobile, Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route,
+    Secret, Step, Strategy, Target, Trunk, Turn, When,
 };
 use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;

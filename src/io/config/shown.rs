@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::Config;
 use crate::base::{Wall, map};
 use crate::directory::{Directory, E164, Label, Node, Number, Target, Trunk};
-use crate::policy::{self, Ask, Way, Fork, Live, Moment, Why};
+use crate::policy::{self, Ask, Fork, Live, Moment, Way, Why};
 
 /// Noon of a working day.
 const NOW: Wall = Wall::from_micros(1_795_590_000_000_000);
