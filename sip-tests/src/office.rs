@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use strowger::directory::contacts::{Builder, NewContact};
 use strowger::directory::{
-    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Label, Listen, MediaPolicy, Mobile, Node, Number,
+    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Hook, Label, Listen, MediaPolicy, Mobile, Node, Number,
     NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When, calendar,
 };
 use strowger::sip::digest::Algorithm;
@@ -248,6 +248,8 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
             contacts.push(&new).ok()?;
             d.contacts = Arc::new(contacts.build());
         }
+        // What it answers stands where its address would: steps, `go-on`, `fails`, `silent`.
+        ["hook", name] => d.hooks.push(Arc::new(Hook::new(name, value))),
         ["outcome", "short_ring"] => d.short_ring = duration(value)?,
         ["route", number] => {
             let number: E164 = number.parse().ok()?;
@@ -259,7 +261,8 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
     Some(())
 }
 
-fn steps(text: &str) -> Option<Vec<Step>> {
+/// Steps, separated by commas.
+pub fn steps(text: &str) -> Option<Vec<Step>> {
     text.split(',').map(step).collect()
 }
 
@@ -283,6 +286,7 @@ fn step(text: &str) -> Option<Step> {
         "extension" => Target::Extension(name.into()),
         "queue" => Target::Queue(name.into()),
         "number" => Target::Number(name.parse().ok()?),
+        "hook" => Target::Hook(name.into()),
         "reject" => Target::Reject(name.parse().ok()?),
         _ => Target::NotYet(text.into()),
     };

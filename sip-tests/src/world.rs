@@ -72,6 +72,7 @@ enum Parcel {
     RtpToNode { node: usize, port: u16, from: SocketAddr, bytes: Bytes },
     Lost { flow: Flow },
     Media { output: media::Output },
+    Hook { query: strowger::call::hook::HookQuery, outcome: Box<strowger::policy::hook::Outcome> },
     Resolved { query: strowger::b2bua::QueryId, targets: Vec<strowger::b2bua::event::Resolved> },
 }
 
@@ -457,6 +458,7 @@ impl World {
                 self.tell(Event::FlowLost { flow });
             }
             Parcel::Media { output } => self.tell(Event::Media(output)),
+            Parcel::Hook { query, outcome } => self.tell(Event::HookAnswer { query, outcome }),
             Parcel::Resolved { query, targets } => self.tell(Event::Resolved { query, targets }),
         }
     }
@@ -593,6 +595,18 @@ impl World {
                     };
                     let targets = known.into_iter().map(resolved).collect();
                     self.net.push(self.now + 20 * MS, Parcel::Resolved { query, targets });
+                }
+                Action::AskHook { query, hook, .. } => {
+                    let outcome = match &*hook.url {
+                        "silent" => continue,
+                        "go-on" => Ok(None),
+                        "fails" => Err("it answered 500".to_owned()),
+                        steps => {
+                            let to = crate::office::steps(steps).expect("the ladder says what the hook answers");
+                            Ok(Some(strowger::policy::hook::Answer { to, ..Default::default() }))
+                        }
+                    };
+                    self.net.push(self.now + 50 * MS, Parcel::Hook { query, outcome: Box::new(outcome) });
                 }
                 Action::Media { worker, command } => self.command(usize::from(worker), command),
                 Action::Save(Save::Record(record)) => {

@@ -1,13 +1,18 @@
 //! What the core asks the world to do.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::event::{CommandId, QueryId};
 use crate::base::Wall;
 pub use crate::call::LiveCall;
+use crate::call::hook::HookQuery;
 use crate::call::record::{CallRecord, RecordId};
+use crate::directory::Hook;
 use crate::media;
+use crate::policy::hook::Question;
 use crate::registrar::Binding;
 pub use crate::registrar::LoginFailed;
 use crate::sip::transport::{Flow, Transport};
@@ -32,6 +37,15 @@ pub enum Action {
         port: Option<u16>,
         /// Transport, if the URI says one.
         transport: Option<Transport>,
+    },
+    /// Ask a routing hook; the answer is [`super::Event::HookAnswer`].
+    AskHook {
+        /// The question's number.
+        query: HookQuery,
+        /// Whom to ask, and how.
+        hook: Arc<Hook>,
+        /// What.
+        question: Box<Question>,
     },
     /// Tell a media worker.
     Media {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::sticky::Met;
+use crate::call::hook::HookQuery;
 use crate::call::record::RecordId;
 use crate::directory::{Directory, Label};
 use crate::media;
 use crate::policy;
+use crate::policy::hook::Outcome;
 use crate::registrar::Binding;
 use crate::sip::transport::{Flow, Transport};
 
@@ -45,6 +47,13 @@ pub enum Event {
         query: QueryId,
         /// Targets in the order to try (RFC 3263, RFC 2782).
         targets: Vec<Resolved>,
+    },
+    /// A routing hook answered, or why it did not.
+    HookAnswer {
+        /// The question.
+        query: HookQuery,
+        /// What came of it.
+        outcome: Box<Outcome>,
     },
     /// A media worker or a recorder has news.
     Media(media::Output),

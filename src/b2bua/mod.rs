@@ -254,6 +254,9 @@ impl B2bua {
                 let node = &mut self.node;
                 node.trunks.resolved(now, query, &targets, &node.locals, &mut node.wants);
             }
+            Event::HookAnswer { query, outcome } => {
+                self.on_call(query.call, |call, legs, cx| call.hook_answered(legs, cx, query, *outcome));
+            }
             Event::Media(output) => self.media(output),
             Event::PortsReady(ports) => self.node.ports.ready(ports),
             Event::Directory(directory) => self.reload(directory),

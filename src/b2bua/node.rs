@@ -15,10 +15,12 @@ use super::ports::Ports;
 use super::sticky::{Met, Sticky};
 use super::trunks::{Purposes, Trunks, Want};
 use crate::base::{Instant, Map, Now, Timers, Wall};
+use crate::call::hook::HookQuery;
 use crate::call::record::{CallRecord, RecordId};
 use crate::call::{CallKey, LegKey, Peer, Place, Switch, Ticket};
-use crate::directory::{Directory, E164, Label};
+use crate::directory::{Directory, E164, Hook, Label};
 use crate::media::{Command, Port, RecordingId};
+use crate::policy::hook::Question;
 use crate::policy::{Live, Way, queue};
 use crate::registrar::{Binding, Change, Registrar};
 use crate::sip::{Flow, Transport};
@@ -240,6 +242,10 @@ impl Switch for Node {
 
     fn met(&mut self, customer: E164, ours: E164) {
         self.sticky.met(Met { customer, ours, at: self.now.wall });
+    }
+
+    fn ask_hook(&mut self, query: HookQuery, hook: Arc<Hook>, question: Box<Question>) {
+        self.out.push_back(Action::AskHook { query, hook, question });
     }
 
     fn changed(&mut self, live: LiveCall) {

@@ -44,7 +44,7 @@ impl Call {
             }),
             journey,
             recordings: self.recording.clone().into_iter().collect(),
-            tags: Default::default(),
+            tags: self.tags.clone(),
             note: None,
             kind: None,
             explain: self.plan.why.clone(),

@@ -69,6 +69,9 @@ impl Call {
             let rings = !queued && matches!(&self.state, State::Ringing(ringing) if ringing.stage.is_some());
             let through = if rings { self.ring(legs, cx, &stage) } else { Vec::new() };
             let State::Ringing(ringing) = &mut self.state else { return };
+            if ringing.asking.is_some() {
+                return;
+            }
             // Those behind it that say `after` join it, or the first of what it leads to.
             let behind = ringing.stages.iter().take_while(|stage| !stage.after.is_zero()).count();
             let joined: Vec<Stage> = ringing.stages.drain(..behind).collect();
@@ -104,7 +107,7 @@ impl Call {
     pub(super) fn idle(&self) -> bool {
         let State::Ringing(ringing) = &self.state else { return false };
         let over = ringing.rungs.iter().all(|rung| matches!(rung.step, Rings::Over));
-        over && (ringing.later.is_empty() || ringing.ticket.is_some())
+        over && ringing.asking.is_none() && (ringing.later.is_empty() || ringing.ticket.is_some())
     }
 
     /// Asks policy what a stage comes to now. What the trail says already is not said again.
@@ -135,6 +138,13 @@ impl Call {
             Fork::Skip(status) => ringing.note(Final::new(status, phrase(status))),
             Fork::Ring(branches) => self.begin(legs, cx, branches, stage.ring),
             Fork::Through(stages) => return stages,
+            Fork::Ask(hook) if ringing.rungs.is_empty() && ringing.stage.as_ref() == Some(stage) => {
+                self.ask_hook(legs, cx, &hook);
+            }
+            Fork::Ask(hook) => {
+                let because = "skipped: it is not asked while another step rings";
+                self.plan.why.push(policy::Why::new(format!("hook:{hook}"), because));
+            }
             // A queue that joins another step has nobody wait in it.
             Fork::Wait => {}
         }
@@ -605,6 +615,9 @@ impl Call {
             if let Some(caller) = legs.get_mut(self.a) {
                 caller.progress(cx, status, 0, None);
             }
+        }
+        if ringing.asking.as_ref().is_some_and(|asking| asking.is_late(cx.now.mono)) {
+            return self.hook_is_late(legs, cx);
         }
         if ringing.ticket.is_some() && ringing.stage_ends.is_some_and(|ends| ends <= cx.now.mono) {
             ringing.note(Final::new(480, phrase(480)));

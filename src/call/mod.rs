@@ -16,6 +16,7 @@
 pub mod bridge;
 pub mod cdr;
 mod fork;
+pub mod hook;
 pub mod journey;
 pub mod leg;
 mod queue;
@@ -115,6 +116,13 @@ pub trait Switch: policy::Live {
     fn save(&mut self, record: Box<record::CallRecord>);
     /// A customer called a number of ours, or is shown it.
     fn met(&mut self, customer: E164, ours: E164);
+    /// Asks a routing hook; its answer comes to [`Call::hook_answered`].
+    fn ask_hook(
+        &mut self,
+        query: hook::HookQuery,
+        hook: std::sync::Arc<crate::directory::Hook>,
+        question: Box<policy::hook::Question>,
+    );
     /// Has the leg's deadline come up.
     fn arm_leg(&mut self, at: Instant, leg: LegKey);
     /// Has the call's deadline come up.
@@ -188,6 +196,8 @@ pub struct Call {
     basic: bool,
     /// How long the agent rests after this call.
     wrap_up: Duration,
+    /// For the record.
+    tags: std::collections::BTreeMap<String, String>,
     /// Every leg that is not over yet, the caller's included.
     alive: SmallVec<[LegKey; 4]>,
 }
@@ -220,6 +230,10 @@ struct Ringing {
     tried: Vec<Target>,
     /// Extensions that rejected this call.
     spent: Vec<Label>,
+    /// The hook that is asked.
+    asking: Option<hook::Asking>,
+    /// Questions to hooks so far.
+    questions: u32,
     /// Best final answer so far (RFC 3261 16.7).
     best: Option<Final>,
     /// How many early dialogs the caller has seen.
@@ -369,6 +383,7 @@ impl Call {
             short_ring: cx.directory.short_ring,
             basic,
             wrap_up: Duration::ZERO,
+            tags: Default::default(),
             alive: SmallVec::from_slice(&[a]),
         }
     }

@@ -84,14 +84,14 @@ impl Call {
                     self.round_over(legs, cx);
                 }
             }
-            Fork::Wait | Fork::Skip(_) | Fork::Through(_) | Fork::Refuse(_) if others => return,
+            Fork::Wait | Fork::Skip(_) | Fork::Through(_) | Fork::Ask(_) | Fork::Refuse(_) if others => return,
             Fork::Wait => self.waits(legs, cx),
             Fork::Skip(status) | Fork::Refuse(status) => {
                 ringing.note(Final::new(status, phrase(status)));
                 self.next_stage(legs, cx);
             }
             // A queue leads nowhere else.
-            Fork::Through(_) => self.next_stage(legs, cx),
+            Fork::Through(_) | Fork::Ask(_) => self.next_stage(legs, cx),
         }
         self.show(legs, cx);
     }

@@ -5,6 +5,7 @@
 pub mod calendar;
 pub mod contacts;
 pub mod country;
+mod hook;
 pub mod number;
 pub mod numbering;
 pub mod reading;
@@ -26,6 +27,7 @@ use crate::sip::transport::Transport;
 pub use calendar::Calendar;
 pub use contacts::{Contact, Contacts};
 pub use country::Country;
+pub use hook::{Hook, Shape};
 pub use number::E164;
 pub use numbering::{Numbering, Place};
 pub use reading::{Dialect, Reading};
@@ -66,6 +68,8 @@ pub struct Directory {
     pub dealers: Vec<Dealer>,
     /// Duty rosters, in file order.
     pub duties: Vec<Duty>,
+    /// Routing hooks, in file order.
+    pub hooks: Vec<Arc<Hook>>,
     /// Routes, in file order.
     pub routes: Vec<Route>,
     /// Which number belongs to which region; the built-in plan unless something better is loaded.
@@ -105,6 +109,7 @@ impl Directory {
             branches: Vec::new(),
             dealers: Vec::new(),
             duties: Vec::new(),
+            hooks: Vec::new(),
             routes: Vec::new(),
             numbering: Numbering::built_in(),
             dial: Dial::default(),
@@ -171,6 +176,11 @@ impl Directory {
     /// The dealer with this name.
     pub fn dealer(&self, name: &str) -> Option<&Dealer> {
         self.dealers.iter().find(|d| &*d.name == name)
+    }
+
+    /// The hook with this name.
+    pub fn hook(&self, name: &str) -> Option<&Arc<Hook>> {
+        self.hooks.iter().find(|h| &*h.name == name)
     }
 
     /// The duty roster with this name.

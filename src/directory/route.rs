@@ -161,6 +161,8 @@ pub enum Target {
     Number(E164),
     /// An emergency number that a phone dialled, sent as it is.
     Emergency(Label),
+    /// `hook:crm`: what it answers.
+    Hook(Label),
     /// `reject:486`.
     Reject(u16),
     /// Valid, but not in force: skipped.
@@ -197,6 +199,7 @@ impl fmt::Display for Target {
             Target::Duty(n) => write!(f, "duty:{n}"),
             Target::Number(n) => write!(f, "number:{n}"),
             Target::Emergency(n) => write!(f, "emergency:{n}"),
+            Target::Hook(n) => write!(f, "hook:{n}"),
             Target::Reject(n) => write!(f, "reject:{n}"),
             Target::NotYet(words) => f.write_str(words),
         }

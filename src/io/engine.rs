@@ -21,8 +21,11 @@ use super::net::batch::{BATCH, Inbox};
 use super::net::udp;
 use crate::b2bua::{Action, Ask, B2bua, CommandId, Event, Notice, QueryId, Save};
 use crate::base::{Instant, Now};
+use crate::call::hook::HookQuery;
 use crate::call::record::RecordId;
+use crate::directory::Hook;
 use crate::media;
+use crate::policy::hook::Question;
 use crate::sip::transport::{Flow, Transport};
 
 /// Events that wait for the engine, at most.
@@ -78,6 +81,8 @@ pub trait Outside {
     fn media(&mut self, worker: u16, command: media::Command);
     /// Asks the resolver.
     fn resolve(&mut self, query: QueryId, host: String, port: Option<u16>, transport: Option<Transport>);
+    /// Asks a routing hook.
+    fn ask_hook(&mut self, query: HookQuery, hook: Arc<Hook>, question: Box<Question>);
     /// Puts something into the store.
     fn save(&mut self, save: Save);
     /// Tells readers.
@@ -448,6 +453,7 @@ impl<C: Core, O: Outside> Engine<C, O> {
                 }
             }
             Action::Resolve { query, host, port, transport } => self.outside.resolve(query, host, port, transport),
+            Action::AskHook { query, hook, question } => self.outside.ask_hook(query, hook, question),
             Action::Media { worker, command } => self.outside.media(worker, command),
             Action::Save(save) => self.outside.save(save),
             Action::Notify(notice) => {
@@ -569,6 +575,7 @@ mod tests {
         }
         fn media(&mut self, _: u16, _: media::Command) {}
         fn resolve(&mut self, _: QueryId, _: String, _: Option<u16>, _: Option<Transport>) {}
+        fn ask_hook(&mut self, _: HookQuery, _: Arc<Hook>, _: Box<Question>) {}
         fn save(&mut self, _: Save) {}
         fn notify(&mut self, _: Notice) {}
         fn idle(&mut self) {

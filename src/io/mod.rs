@@ -18,6 +18,7 @@ pub mod config;
 pub mod demo;
 pub mod dns;
 pub mod engine;
+pub mod hook;
 pub mod import;
 pub mod ladder;
 pub mod live;
@@ -42,8 +43,10 @@ use serde_json::{Value, json};
 
 use crate::b2bua::{Ask, B2bua, Event, MAX_STICKY, Met, Notice, QueryId, Save, Settings};
 use crate::base::{Instant, Rng, Wall};
-use crate::directory::{Directory, E164, Listen, Relay};
+use crate::call::hook::HookQuery;
+use crate::directory::{Directory, E164, Hook, Listen, Relay};
 use crate::media;
+use crate::policy::hook::Question;
 use crate::sip::transport::{Flow, Transport};
 use clock::Clock;
 use config::Config;
@@ -203,6 +206,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
         Streams::start(listeners.tcp, limits, inlet.clone(), metrics.clone())
             .map_err(StartError::system("accept connections"))?
     };
+    let hooks = hook::Hooks::new(runtime.handle().clone(), clock.clone());
     let dns = dns::Dns::system(runtime.handle().clone(), &mut rng);
     if let Err(error) = &dns {
         tracing::warn!(%error, "no name server is known: only IP addresses and /etc/hosts names of trunks can be reached");
@@ -237,6 +241,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
         relays,
         recorder,
         dns: dns.ok(),
+        hooks,
         inlet: inlet.clone(),
         store: store.clone(),
         live: live.clone(),
@@ -605,6 +610,7 @@ struct World {
     recorder: record::Recorder,
     /// None: this machine knows no name server.
     dns: Option<dns::Dns>,
+    hooks: hook::Hooks,
     inlet: Inlet,
     store: store::StoreHandle,
     live: live::Live,
@@ -630,6 +636,12 @@ impl Outside for World {
             Some(dns) => dns.resolve(query, &host, port, transport, answer),
             None => answer(query, Vec::new()),
         }
+    }
+
+    fn ask_hook(&mut self, query: HookQuery, hook: Arc<Hook>, question: Box<Question>) {
+        let inlet = self.inlet.clone();
+        let answer = move |outcome| inlet.insist(Event::HookAnswer { query, outcome: Box::new(outcome) });
+        self.hooks.ask(&hook, &question, answer);
     }
 
     fn save(&mut self, save: Save) {

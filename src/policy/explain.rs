@@ -192,6 +192,11 @@ fn play(
                 *last = Some(status);
                 continue;
             }
+            Fork::Ask(hook) => {
+                let patience = directory.hook(&hook).map_or(0, |hook| hook.timeout.as_millis());
+                let because = format!("a call asks it and waits {patience} ms at most; here it is not asked, so: go on");
+                step.why.push(Why::new(format!("hook:{hook}"), because));
+            }
             // Where nobody talks nobody waits; it has no leg to show.
             Fork::Wait => {}
         }

@@ -49,6 +49,8 @@ pub enum Fork {
     Through(Vec<Stage>),
     /// Nobody can be rung now, but somebody may be soon: the caller waits.
     Wait,
+    /// This hook is to be asked first.
+    Ask(Label),
     /// The stage answers the call with this status.
     Refuse(u16),
     /// Nobody to ring; what an outgoing call gets if nothing else comes of it.
@@ -139,6 +141,10 @@ fn leads(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
             outside(moment, &rule, Some(*number), why, |trunk| written(directory, trunk, *number))
         }
         Target::Emergency(digits) => outside(moment, &rule, None, why, |_| digits.to_string()),
+        Target::Hook(name) => match directory.hook(name) {
+            Some(hook) => Fork::Ask(hook.name.clone()),
+            None => skip(why, "there is no such hook", 404),
+        },
         Target::Reject(status) => {
             why.push(Why::new(rule, "the call is refused"));
             Fork::Refuse(*status)

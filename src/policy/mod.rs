@@ -11,6 +11,7 @@ mod caller;
 mod caller_id;
 pub mod explain;
 mod fork;
+pub mod hook;
 pub mod queue;
 mod rule;
 
@@ -23,7 +24,7 @@ use crate::directory::{Directory, E164, Label, Recording, Region, Target};
 
 pub use explain::{Explained, explain};
 pub use fork::{Branch, Fork, Way, fork};
-pub use rule::plan;
+pub use rule::{plan, stages};
 
 /// One reason of a decision.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

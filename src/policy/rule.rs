@@ -196,7 +196,7 @@ fn listed<T: std::fmt::Display>(items: &[T]) -> String {
 
 /// Stages of a list of steps; what `from` (the stage that led here) said of ringing, confirming, names and recording holds for
 /// those that say nothing themselves.
-pub(super) fn stages(directory: &Directory, steps: &[Step], from: Option<&Stage>) -> Vec<Stage> {
+pub fn stages(directory: &Directory, steps: &[Step], from: Option<&Stage>) -> Vec<Stage> {
     let mut stages = Vec::with_capacity(steps.len());
     steps.iter().for_each(|step| stage(directory, step, from, &mut stages, 0));
     if let (Some(from), Some(first)) = (from, stages.first_mut()) {

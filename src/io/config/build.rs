@@ -18,9 +18,9 @@ use super::{Config, Files, Http, MediaPorts, value};
 use crate::base::Wall;
 use crate::directory::calendar::{Calendar, Hours};
 use crate::directory::{
-    Branch, CallerId, CallerIdForm, CallerIdRule, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension,
+    Branch, CallerId, CallerIdForm, CallerIdRule, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension, Hook,
     Label, Listen, MediaPolicy, Mobile, Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route,
-    Secret, Step, Strategy, Target, Trunk, Turn, When,
+    Secret, Shape, Step, Strategy, Target, Trunk, Turn, When,
 };
 use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;
@@ -207,6 +207,7 @@ impl Builder<'_> {
         let dealers = View::all(self.root, "dealer").into_iter();
         directory.dealers = dealers.filter_map(|v| self.dealer(v, &here, &directory.calendars)).collect();
         directory.duties = View::all(self.root, "duty").into_iter().filter_map(|v| self.duty(v, &here)).collect();
+        directory.hooks = View::all(self.root, "hook").into_iter().filter_map(|v| self.hook(v)).collect();
         directory.routes = View::all(self.root, "route").into_iter().filter_map(|v| self.route(v)).collect();
         directory.dial = dial(&View::of(self.root, "dial"));
         directory.indexed()
@@ -405,6 +406,31 @@ impl Builder<'_> {
         Some(Route { record: self.recording(&v, "record", &who), name, when, to })
     }
 
+    fn hook(&mut self, v: View<'_>) -> Option<Arc<Hook>> {
+        let name = v.text("name")?;
+        let who = format!("hook \"{name}\"");
+        let shape = match v.text("shape").as_deref() {
+            Some("sipuni") => Shape::Sipuni {
+                label: v.text("label").unwrap_or_default(),
+                pick: v.text("pick").unwrap_or_default(),
+                is: v.text("is").unwrap_or_default(),
+                first: self.steps(v.own("first"), &who),
+                second: self.steps(v.own("second"), &who),
+            },
+            Some("exolve") => Shape::Exolve,
+            Some("zadarma") => Shape::Zadarma { secret: self.secret(&v, "secret") },
+            _ => Shape::Strowger,
+        };
+        Some(Arc::new(Hook {
+            url: v.text("url")?,
+            timeout: v.duration("timeout").unwrap_or_default(),
+            shape,
+            cache: v.duration("cache").unwrap_or_default(),
+            concurrent: v.int("concurrent"),
+            name,
+        }))
+    }
+
     fn steps(&mut self, node: Option<&Node>, who: &str) -> Vec<Step> {
         let Some(node) = node else { return Vec::new() };
         let view = |item| View { node: Some(item), section: &schema::STEP };
@@ -424,6 +450,7 @@ impl Builder<'_> {
                 Ok(Parsed::Named(Named::Branch, name, _)) => Target::Branch(name.into()),
                 Ok(Parsed::Named(Named::Duty, name, _)) => Target::Duty(name.into()),
                 Ok(Parsed::Number(number)) => Target::Number(number),
+                Ok(Parsed::Named(Named::Hook, name, _)) => Target::Hook(name.into()),
                 Ok(Parsed::Reject(status)) => Target::Reject(status),
                 _ => Target::NotYet(text.into()),
             };
@@ -476,6 +503,58 @@ fn caller_id(v: &View<'_>) -> CallerId {
         sticky: v.duration("sticky").unwrap_or_default(),
         default: v.number("default"),
     }
+}
+
+/// A step of a hook's answer.
+pub fn step(value: &serde_json::Value) -> Result<Step, String> {
+    let node = node_of(value, 0).ok_or("a step is a target or a table with one")?;
+    let target = node.get("target").unwrap_or(&node).text().ok_or("a step without a target")?;
+    let parsed = Parsed::read(target).map_err(|wrong| wrong.what)?;
+    if let Some(words) = parsed.misplaced(schema::Targets::Step) {
+        return Err(format!("`{target}`: {words}"));
+    }
+    let nobody = super::walk::Names::default();
+    let problems = super::walk::Walk::over_step(&node, &nobody).problems;
+    // Names are looked up when the step's turn comes: here there is no file that has them.
+    if let Some(problem) = problems.into_iter().find(|p| p.code != "config::unknown_target") {
+        return Err(format!("step \"{target}\": {}", problem.what));
+    }
+    let (root, secrets) = (Node::table(Place::default()), Secrets::default());
+    let mut builder = Builder {
+        root: &root,
+        secrets: &secrets,
+        folder: &|_| PathBuf::new(),
+        years: &Years::default(),
+        not_yet: Vec::new(),
+    };
+    let step = builder.steps(Some(&node), "").pop().ok_or("a step without a target")?;
+    match step.target {
+        Target::NotYet(words) => Err(format!("`{words}` is not yet in force")),
+        _ => Ok(step),
+    }
+}
+
+/// JSON as if it had stood in the file; a step needs no lists of lists.
+fn node_of(value: &serde_json::Value, depth: u8) -> Option<Node> {
+    const MAX_DEPTH: u8 = 3;
+    use serde_json::Value as Json;
+    let at = Place::default();
+    let value = match value {
+        Json::String(text) => Value::Text(text.clone()),
+        Json::Bool(yes) => Value::Bool(*yes),
+        Json::Number(number) => Value::Int(number.as_i64()),
+        Json::Array(items) if depth < MAX_DEPTH => {
+            Value::List(items.iter().map(|item| node_of(item, depth + 1)).collect::<Option<_>>()?)
+        }
+        Json::Object(table) if depth < MAX_DEPTH => {
+            let entry = |(key, value): (&String, &Json)| {
+                Some(dom::Entry { key: key.clone(), at, node: node_of(value, depth + 1)? })
+            };
+            Value::Table(table.iter().map(entry).collect::<Option<_>>()?)
+        }
+        Json::Null | Json::Array(_) | Json::Object(_) => return None,
+    };
+    Some(Node { at, value })
 }
 
 fn number(v: View<'_>) -> Option<Number> {

@@ -2,6 +2,7 @@
 //! in a circle, codes that hide each other, secrets.
 
 mod dialled;
+mod hooks;
 mod reach;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub fn across(
     times(root, problems);
     dialled::check(root, problems);
     reach::check(root, problems);
+    hooks::check(root, problems);
     files(root, folder, problems);
     passwords(root, folder, env, secrets, problems);
 }
@@ -338,7 +340,8 @@ fn passwords(
     problems: &mut Vec<Problem>,
 ) {
     let reader = Reader { env, folder, exposed: exposed(root) };
-    for (section, key) in [("extension", "password"), ("trunk", "password"), ("webhook", "secret")] {
+    for (section, key) in [("extension", "password"), ("trunk", "password"), ("hook", "secret"), ("webhook", "secret")]
+    {
         for item in tables(root, section) {
             let Some(node) = item.get(key) else { continue };
             let what = match section {

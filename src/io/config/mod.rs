@@ -168,6 +168,15 @@ fn today() -> Date {
     jiff::tz::TimeZone::UTC.to_datetime(Clock::new().wall().timestamp()).date()
 }
 
+/// Reads a step that stands in a hook's answer: a target, or a table with one, in the words of the file. Whether the target
+/// exists shows when the step's turn comes.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn read_step(value: &serde_json::Value) -> Result<crate::directory::Step, String> {
+    build::step(value)
+}
+
 /// Every key with type and default, as a file that is itself a valid configuration.
 pub fn defaults() -> String {
     defaults::print()

@@ -232,8 +232,7 @@ pub static ROOT: Section = Section {
         optional("queue", Kind::Tables(&QUEUE), "", "queues of callers"),
         optional("duty", Kind::Tables(&DUTY), "", "who answers outside hours"),
         optional("dealer", Kind::Tables(&DEALER), "", "partners who take calls of their regions"),
-        optional("hook", Kind::Tables(&HOOK), "", "programs of yours that decide where a call goes")
-            .later("checked, but steps with hook: are skipped"),
+        optional("hook", Kind::Tables(&HOOK), "", "programs of yours that decide where a call goes"),
         optional("webhook", Kind::Tables(&WEBHOOK), "", "programs of yours that are told what happens")
             .later("checked, but nothing is sent yet"),
         optional("pool", Kind::Tables(&POOL), "", "numbers lent to visitors of a web site")
@@ -664,6 +663,35 @@ static HOOK: Section = Section {
         required("name", Kind::Name, "\"crm\"", "its name"),
         required("url", Kind::Url, "\"http://127.0.0.1:9000/route\"", "where it is asked"),
         default("timeout", Kind::Duration, "\"300ms\"", "then the next step"),
+        default(
+            "shape",
+            Kind::Choice(&["strowger", "sipuni", "exolve", "zadarma"]),
+            "\"strowger\"",
+            "in whose words it is asked and answers",
+        ),
+        default(
+            "cache",
+            Kind::Duration,
+            "\"0s\"",
+            "answers for one caller and number are remembered so long; 0: never",
+        ),
+        default("concurrent", Kind::Int(1, 1000), "32", "questions at once; one more goes on to the next step"),
+        optional(
+            "secret",
+            Kind::Secret,
+            "{ env = \"ZADARMA_SECRET\", default = \"change-me\" }",
+            "zadarma: signs the question",
+        ),
+        default("label", Kind::Words, "\"\"", "sipuni: sent as `label`"),
+        default("pick", Kind::Words, "\"/choice\"", "sipuni: the part of the answer that decides, a JSON pointer"),
+        default("is", Kind::Words, "\"1\"", "sipuni: what stands there for `first`; anything else is `second`"),
+        optional("first", Kind::Steps, "\"queue:sales\"", "sipuni: steps of the first branch"),
+        optional(
+            "second",
+            Kind::Steps,
+            "\"queue:office\"",
+            "sipuni: steps of the second branch; else the route goes on",
+        ),
     ],
 };
 

@@ -93,6 +93,13 @@ impl<'a> Walk<'a> {
         walk
     }
 
+    /// Looks at a single step.
+    pub fn over_step(node: &Node, names: &'a Names) -> Walk<'a> {
+        let mut walk = Walk { names, problems: Vec::new(), not_yet: Vec::new(), quiet: true };
+        walk.step(node);
+        walk
+    }
+
     fn section(&mut self, node: &Node, section: &'static Section, who: &str) {
         for entry in node.entries() {
             match section.keys.iter().find(|k| k.name == entry.key) {

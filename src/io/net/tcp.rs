@@ -602,8 +602,11 @@ mod tests {
     use super::*;
     use crate::b2bua::{Action, Ask, Notice, QueryId, Save};
     use crate::base::Now;
+    use crate::call::hook::HookQuery;
+    use crate::directory::Hook;
     use crate::io::clock::Clock;
     use crate::io::engine::{Core, Engine, Input, Outside};
+    use crate::policy::hook::Question;
 
     /// Answers every OPTIONS with its own bytes and other requests with a 200; tells the test of lost flows.
     struct Echo(Vec<Action>, sync::Sender<Event>);
@@ -644,6 +647,7 @@ mod tests {
         }
         fn media(&mut self, _: u16, _: crate::media::Command) {}
         fn resolve(&mut self, _: QueryId, _: String, _: Option<u16>, _: Option<Transport>) {}
+        fn ask_hook(&mut self, _: HookQuery, _: Arc<Hook>, _: Box<Question>) {}
         fn save(&mut self, _: Save) {}
         fn notify(&mut self, _: Notice) {}
         fn idle(&mut self) {}
