@@ -193,13 +193,20 @@ fn main() {
         let forks: Vec<_> = plan.stages.iter().map(|stage| fork(stage, &moment, &mut plan.why)).collect();
         (plan, forks)
     };
+    let place = |ask: &Ask| match ask {
+        Ask::In { caller: Some(caller), .. } => directory.numbering.place(*caller).regions.len(),
+        Ask::In { .. } | Ask::Dialled { .. } => 0,
+    };
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(3)).configure_from_args();
     let mut group = criterion.benchmark_group("plan");
     let mut next = asks.iter().cycle();
     group.bench_function("plan", |b| b.iter(|| decide(next.next().expect("it goes round"))));
     group.bench_function("plan and its two forks", |b| b.iter(|| ring(next.next().expect("it goes round"))));
+    group.bench_function("place of a number", |b| b.iter(|| place(next.next().expect("it goes round"))));
     group.finish();
     criterion.final_summary();
     figure("plan", &asks, decide);
     figure("plan and forks (manager, branch:open)", &asks, ring);
+    figure("place of a number", &asks, place);
+    println!("plan: {} ranges of numbers in {} bytes", directory.numbering.len(), directory.numbering.bytes());
 }

@@ -542,9 +542,11 @@ impl Handle {
             Ok::<_, store::StoreError>(directory)
         })?;
         let took = (self.0.clock.mono() - begun).as_millis();
-        let contacts = self.0.directory.load().contacts.len();
-        tracing::info!(contacts, "what was imported is in force after {took} ms");
-        Ok(json!({ "contacts": contacts }))
+        let directory = self.0.directory.load();
+        let contacts = directory.contacts.len();
+        let ranges = directory.numbering.imported().map_or(0, |ranges| ranges.len());
+        tracing::info!(contacts, ranges, "what was imported is in force after {took} ms");
+        Ok(json!({ "contacts": contacts, "numbering": ranges }))
     }
 
     /// Puts a directory in force that is made from the one before, one at a time. The old one is kept until the engine has let

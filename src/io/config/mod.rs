@@ -10,6 +10,7 @@ mod calendar;
 mod check;
 mod defaults;
 mod dom;
+mod numbering;
 pub mod problem;
 mod schema;
 mod secret;
@@ -246,6 +247,7 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date
     check::across(&root, &folder, env, &mut secrets, &mut found);
     let years = calendar::read(&root, &folder, today, &mut found);
     let library = sounds::load(&root, &folder, &mut found);
+    let plan = numbering::read(&root, &folder, &mut found);
     if !broken.is_empty() {
         // What a slip of syntax swallowed is not missing.
         let swallowed =
@@ -279,6 +281,7 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date
         None => words,
     };
     if let Some(directory) = Arc::get_mut(&mut config.directory) {
+        directory.numbering = Arc::new(plan);
         directory.not_yet = not_yet.into_iter().map(say).collect();
         if more > 0 {
             directory.not_yet.push(format!("… and {more} more"));

@@ -220,8 +220,7 @@ pub static ROOT: Section = Section {
         optional("recording", Kind::Table(&RECORDING), "", "recording of calls"),
         optional("sounds", Kind::Table(&SOUNDS), "", "what is played to callers")
             .later("read and checked, but steps with play: are skipped"),
-        optional("numbering", Kind::Table(&NUMBERING), "", "which number belongs to which region")
-            .later("checked, but regions are not looked up yet"),
+        optional("numbering", Kind::Table(&NUMBERING), "", "which number belongs to which region"),
         optional("outcome", Kind::Table(&OUTCOME), "", "how an unanswered call is classed"),
         optional("caller_id", Kind::Table(&CALLER_ID), "", "which number of ours is shown on outgoing calls"),
         optional("trunk", Kind::Tables(&TRUNK), "", "carriers"),

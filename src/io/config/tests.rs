@@ -228,10 +228,8 @@ fn the_office_is_accepted_as_it_stands() {
     assert_eq!(config.data_dir, path.with_file_name("data"));
     let want = [
         "office.toml:32: [http]: checked, but the HTTP API and the console are not there yet",
-        "office.toml:45: [numbering]: checked, but regions are not looked up yet",
         "office.toml:143: mobile of extension 121: not rung, since nobody can confirm yet",
         "office.toml:195: `vendor` of extension 601: ignored",
-        "office.toml:236: [[hook]] (1): checked, but steps with hook: are skipped",
         "office.toml:271: [[page]] (2): checked, but paging is not there yet",
         "office.toml:289: dial `intercom` (*80): not known yet",
         "office.toml:290: dial `forward_on` (*72): not known yet",

@@ -10,9 +10,12 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::What;
+use super::numbering::Range;
 use crate::base::Wall;
 use crate::directory::contacts::{Builder, ContactId, Contacts, NewContact};
-use crate::directory::{Directory, E164};
+use crate::directory::numbering::{Draft, Ranges};
+use crate::directory::spelling::Spelled;
+use crate::directory::{Country, Directory, E164, Region};
 use crate::io::store::StoreError;
 use crate::io::store::sqlite::migrate;
 
@@ -22,7 +25,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 pub(super) const SEPARATOR: char = ';';
 
 /// Each brings the schema one version further; never edited once released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE imported (
         what     TEXT PRIMARY KEY,
         at       INTEGER NOT NULL,      -- microseconds since 1970
@@ -40,31 +44,56 @@ const MIGRATIONS: &[&str] = &["
         tags     TEXT NOT NULL,         -- separated by ;
         url      TEXT NOT NULL
     );
-"];
+",
+    "
+    CREATE TABLE numbering (
+        first    INTEGER NOT NULL,      -- digits of E.164
+        last     INTEGER NOT NULL,
+        country  TEXT NOT NULL,         -- ISO 3166-1
+        regions  TEXT NOT NULL,         -- ISO 3166-2, separated by a space
+        city     TEXT NOT NULL,         -- '' is none
+        PRIMARY KEY (first, last)
+    ) WITHOUT ROWID;
+",
+];
 
 /// Everything that was imported, as a call needs it.
 #[derive(Clone, Default, Debug)]
 pub struct Lists {
     /// Contacts.
     pub contacts: Arc<Contacts>,
+    /// The numbering plan, over that of the configuration's files; none if no plan was ever imported.
+    pub numbering: Option<Arc<Ranges>>,
 }
 
 impl Lists {
     /// Puts them into a directory.
     pub fn put_into(&self, directory: &mut Directory) {
         directory.contacts = self.contacts.clone();
+        directory.numbering = Arc::new(directory.numbering.with_imported(self.numbering.clone()));
     }
 
     /// Those of a directory.
     pub fn of(directory: &Directory) -> Lists {
-        Lists { contacts: directory.contacts.clone() }
+        Lists { contacts: directory.contacts.clone(), numbering: directory.numbering.imported().cloned() }
     }
 }
 
 /// Reads everything; where nothing was ever imported, there is nothing. Takes a second for a million rows.
 pub fn load(path: &Path) -> Result<Lists, StoreError> {
     let Some(imported) = Imported::look(path)? else { return Ok(Lists::default()) };
-    Ok(Lists { contacts: Arc::new(imported.contacts()?) })
+    let mut draft = Draft::default();
+    let mut skipped = 0u64;
+    for range in imported.ranges()? {
+        // Only what another program wrote into the file can be none.
+        skipped += u64::from(draft.add(range.first, range.last, &range.place).is_err());
+    }
+    if skipped > 0 {
+        tracing::warn!(skipped, "ranges of numbers that are none are left out");
+    }
+    let ranges = draft.finish();
+    let numbering = (!ranges.is_empty()).then(|| Arc::new(ranges));
+    Ok(Lists { contacts: Arc::new(imported.contacts()?), numbering })
 }
 
 /// The database.
@@ -137,6 +166,46 @@ impl Imported {
             tracing::warn!(skipped, "contacts that find no room are left out");
         }
         Ok(builder.build())
+    }
+
+    /// The numbering plan, in the order of its ranges: wider ones before the narrower that begin with the same number.
+    pub fn ranges(&self) -> Result<Vec<Range>, StoreError> {
+        // A database that was made before there were plans, and is only read, has no such table.
+        let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'numbering'";
+        if self.db.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(Vec::new());
+        }
+        let mut statement =
+            self.db.prepare("SELECT first, last, country, regions, city FROM numbering ORDER BY first, last DESC")?;
+        let mut rows = statement.query([])?;
+        let mut ranges = Vec::new();
+        while let Some(row) = rows.next()? {
+            let text = |column| row.get_ref(column)?.as_str().map_err(|e| StoreError::Broken(e.to_string()));
+            let number = |column| Ok::<_, StoreError>(E164::from_digits(&row.get::<_, i64>(column)?.to_string()).ok());
+            let (Some(first), Some(last)) = (number(0)?, number(1)?) else { continue };
+            let place = Spelled {
+                country: Country::parse(text(2)?).unwrap_or(Country::RU),
+                regions: text(3)?.split_whitespace().filter_map(Region::parse).collect(),
+                city: Some(text(4)?).filter(|city| !city.is_empty()).map(str::to_owned),
+            };
+            ranges.push(Range { first, last, place });
+        }
+        Ok(ranges)
+    }
+
+    /// Puts a numbering plan in the place of the one that is there. `tell` hears how many ranges are written.
+    pub fn put_ranges(&self, ranges: &[Range], tell: impl Fn(u64)) -> Result<(), StoreError> {
+        self.db.execute("DELETE FROM numbering", [])?;
+        let mut insert = self.db.prepare("INSERT OR REPLACE INTO numbering VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        for (range, done) in ranges.iter().zip(1..) {
+            let Range { first, last, place } = range;
+            let number = |n: &E164| i64::try_from(n.value()).unwrap_or(i64::MAX);
+            let regions = place.regions.iter().map(|r| r.code()).collect::<Vec<_>>().join(" ");
+            let city = place.city.as_deref().unwrap_or_default();
+            insert.execute(params![number(first), number(last), place.country.code(), regions, city])?;
+            tell(done);
+        }
+        Ok(())
     }
 
     /// Takes contacts out.

@@ -13,6 +13,7 @@
 
 pub mod contacts;
 pub mod imported;
+pub mod numbering;
 pub mod rejects;
 pub mod table;
 
@@ -34,6 +35,8 @@ const EXAMPLES: usize = 5;
 pub enum What {
     /// Who calls from which number: `number`, `name`, `category`, `manager`, `region`, `dealer`, `tags`, `url`.
     Contacts,
+    /// Which number belongs to which region: the Russian registry's own files.
+    Numbering,
 }
 
 impl What {
@@ -41,6 +44,7 @@ impl What {
     pub fn name(self) -> &'static str {
         match self {
             What::Contacts => "contacts",
+            What::Numbering => "numbering",
         }
     }
 
@@ -48,6 +52,7 @@ impl What {
     pub fn import(self, job: &mut Job<'_>) -> Result<Outcome, ImportError> {
         match self {
             What::Contacts => contacts::import(job),
+            What::Numbering => numbering::import(job),
         }
     }
 }
