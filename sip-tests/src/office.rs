@@ -163,6 +163,7 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
                     }
                 }
                 "label" => queue.label = Some(value.into()),
+                "music" => queue.music = Some(value.into()),
                 "elsewhere" => queue.elsewhere = value == "yes",
                 "overflow" => queue.overflow = if value == "none" { Vec::new() } else { steps(value)? },
                 _ => return None,
@@ -266,8 +267,10 @@ pub fn steps(text: &str) -> Option<Vec<Step>> {
     text.split(',').map(step).collect()
 }
 
-/// `extension:121`, `queue:sales@15s` (it rings so long), `number:+79120000777+5s` (it joins so much later).
+/// `extension:121`, `queue:sales@15s` (it rings so long), `number:+79120000777+5s` (it joins so much later), any with `!` at the
+/// end (it must be confirmed; a `play:` answers the call).
 fn step(text: &str) -> Option<Step> {
+    let (text, sure) = text.strip_suffix('!').map_or((text, false), |text| (text, true));
     let (text, after) = match text.rsplit_once("+").and_then(|(text, after)| Some((text, duration(after)?))) {
         Some((text, after)) => (text, after),
         None => (text, Duration::ZERO),
@@ -287,10 +290,13 @@ fn step(text: &str) -> Option<Step> {
         "queue" => Target::Queue(name.into()),
         "number" => Target::Number(name.parse().ok()?),
         "hook" => Target::Hook(name.into()),
+        "play" => Target::Play(name.into()),
         "reject" => Target::Reject(name.parse().ok()?),
         _ => Target::NotYet(text.into()),
     };
-    Some(Step { ring, after, ..Step::to(target) })
+    let answer = sure && matches!(target, Target::Play(_));
+    let confirm = (sure && !answer).then_some(true);
+    Some(Step { ring, after, answer, confirm, ..Step::to(target) })
 }
 
 /// `+79120000101`, `+79120000101@5s` (so much later), either with `!` at the end (it must be confirmed).

@@ -572,11 +572,18 @@ impl B2bua {
                     self.on_call(key, |call, _, cx| call.recorded(cx, Some(result)));
                 }
             }
-            // Statistics and first packets are for the log of the worker; no call plays or listens yet.
-            media::Output::Heard { .. }
-            | media::Output::Closed { .. }
-            | media::Output::Played { .. }
-            | media::Output::Digit { .. } => {}
+            media::Output::Played { port } => {
+                if let Some(&key) = self.node.port_owner.get(&port) {
+                    self.on_call(key, |call, legs, cx| call.played(legs, cx, port));
+                }
+            }
+            media::Output::Digit { port, digit } => {
+                if let Some(&key) = self.node.port_owner.get(&port) {
+                    self.on_call(key, |call, legs, cx| call.key(legs, cx, port, digit));
+                }
+            }
+            // Statistics and first packets are for the log of the worker.
+            media::Output::Heard { .. } | media::Output::Closed { .. } => {}
         }
     }
 

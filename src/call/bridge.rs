@@ -252,6 +252,13 @@ impl End {
         Some([voice, Format::EVENT])
     }
 
+    /// Whether what the peer offered has a codec that we speak.
+    pub fn can_talk(&self) -> bool {
+        let theirs = self.last_heard();
+        let codecs = theirs.and_then(|theirs| Some(theirs.media[theirs.audio()?].codecs())).unwrap_or_default();
+        codecs.iter().any(|f| f.is_voice() && Format::BASIC.iter().any(|basic| basic.same_codec(f)))
+    }
+
     fn formats_told(&self, stream: usize) -> Vec<Format> {
         let told = self.told.as_deref().and_then(|body| Session::parse(body).ok());
         told.and_then(|s| s.media.get(stream).map(|m| m.codecs())).unwrap_or_default()

@@ -59,6 +59,7 @@ impl Call {
         match (end.cause, self.direction) {
             (Cause::Fault, _) => Outcome::Failed,
             (Cause::Refused, _) => Outcome::Rejected,
+            (Cause::CallerLeft, _) if self.journey.phase() == PhaseKind::Prompt => Outcome::NonTarget,
             (Cause::CallerLeft, Direction::In) => {
                 let rang = self.first_ring.map(|at| now.mono.since(at));
                 if rang.is_some_and(|rang| rang < self.short_ring) { Outcome::Short } else { Outcome::Missed }

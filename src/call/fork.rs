@@ -15,6 +15,7 @@ use crate::base::Instant;
 use crate::directory::{E164, Queue};
 use crate::policy::{self, Branch, Fork, Kind, MAX_STAGES, Stage, Way};
 use crate::sdp::Session;
+use crate::sdp::session::Format;
 use crate::sip::phrase;
 
 /// A caller who waits gets a provisional answer at least so often, or proxies on the way give up (RFC 3261 13.3.1.1).
@@ -51,6 +52,7 @@ impl Call {
     pub(super) fn next_stage(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
         loop {
             self.leave_line(cx);
+            self.fall_silent(cx);
             let State::Ringing(ringing) = &mut self.state else { return };
             // A stage that was skipped is no stage that was tried.
             ringing.tried.extend(ringing.stage.take().map(|done| done.target));
@@ -91,7 +93,7 @@ impl Call {
                 ringing.later.push(Later { begins, stage });
             }
             if queued {
-                return;
+                return self.begin_music(legs, cx);
             }
             self.hurry(legs, cx);
             if !self.idle() {
@@ -107,7 +109,8 @@ impl Call {
     pub(super) fn idle(&self) -> bool {
         let State::Ringing(ringing) = &self.state else { return false };
         let over = ringing.rungs.iter().all(|rung| matches!(rung.step, Rings::Over));
-        over && ringing.asking.is_none() && (ringing.later.is_empty() || ringing.ticket.is_some())
+        let waits = ringing.asking.is_some() || ringing.listens();
+        over && !waits && (ringing.later.is_empty() || ringing.ticket.is_some())
     }
 
     /// Asks policy what a stage comes to now. What the trail says already is not said again.
@@ -137,6 +140,7 @@ impl Call {
             Fork::Refuse(status) => self.refuse(legs, cx, status, phrase(status), None, Cause::Refused),
             Fork::Skip(status) => ringing.note(Final::new(status, phrase(status))),
             Fork::Ring(branches) => self.begin(legs, cx, branches, stage.ring),
+            Fork::Play(name) => self.begin_prompt(legs, cx, &name, stage.answer),
             Fork::Through(stages) => return stages,
             Fork::Ask(hook) if ringing.rungs.is_empty() && ringing.stage.as_ref() == Some(stage) => {
                 self.ask_hook(legs, cx, &hook);
@@ -153,11 +157,18 @@ impl Call {
 
     /// These branches begin, at once or later, and ring so long.
     pub(super) fn begin(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, branches: Vec<Branch>, ring: Duration) {
+        let unasked = self.cannot_ask(legs);
         let State::Ringing(ringing) = &mut self.state else { return };
         let first = ringing.rungs.len();
         for branch in branches {
             let twice = |rung: &Rung| branch.owner.is_some() && rung.branch.owner == branch.owner;
             if ringing.rungs[..first].iter().any(twice) {
+                continue;
+            }
+            let in_vain = branch.ways.first().is_some_and(|way| ringing.unconfirmed.contains(way));
+            if let (true, Some(because)) = (branch.confirm, unasked.or(in_vain.then_some("it did not confirm before"))) {
+                let rule = branch.ways.first().map_or_else(String::new, name);
+                self.plan.why.push(policy::Why::new(rule, format!("not rung, since it has to confirm: {because}")));
                 continue;
             }
             let begins = cx.now.mono + branch.after;
@@ -301,7 +312,8 @@ impl Call {
         if let Some(diverted) = &mut self.identity.diverted {
             diverted.unanswered = self.first_ring.is_some();
         }
-        let offer = match self.offer_for(legs, cx, &place) {
+        let confirm = ringing.rungs.get(i).is_some_and(|rung| rung.branch.confirm);
+        let offer = match self.offer_for(legs, cx, &place, confirm) {
             Ok(offer) => offer,
             Err(NoPort) => {
                 self.refuse(legs, cx, 503, "Service Unavailable", Some(NO_PORT.to_owned()), Cause::Fault);
@@ -336,6 +348,7 @@ impl Call {
         legs: &mut Legs,
         cx: &mut Cx<'_>,
         place: &Place,
+        confirm: bool,
     ) -> Result<(Option<bridge::End>, Option<Bytes>), NoPort> {
         let Some(caller) = legs.get(self.a) else { return Ok((None, None)) };
         if !self.relay {
@@ -346,7 +359,8 @@ impl Call {
         let Some(theirs) = theirs else { return Ok((Some(end), None)) };
         // Whoever is offered after another was answered gets only the codec in use.
         let in_use = caller.is_up().then(|| caller.end.as_ref()?.in_use()).flatten();
-        let keep = in_use.as_ref().map(<[_; 2]>::as_slice).or(self.keep());
+        let cut = if confirm { Some(&Format::BASIC[..]) } else { self.keep() };
+        let keep = in_use.as_ref().map(<[_; 2]>::as_slice).or(cut);
         let body = self.at_desk(cx, |desk| bridge::pass(desk, &theirs, &mut end, keep, false));
         match body {
             Ok(body) => Ok((Some(end), Some(body))),
@@ -402,6 +416,9 @@ impl Call {
 
     /// A ringing leg has news.
     pub(super) fn branch_while_ringing(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, event: Event) {
+        if self.while_asked(legs, cx, key, &event) {
+            return;
+        }
         match event {
             Event::Progress { status, body, early } => self.progress(legs, cx, key, status, body, early),
             Event::Answered { body, early } => self.answered(legs, cx, key, body, early),
@@ -435,6 +452,9 @@ impl Call {
         let Some(rung) = ringing.rung_of(key) else { return };
         let confirm = rung.branch.confirm;
         let alone = ringing.legs().count() == 1 && !confirm;
+        if let Some(body) = body.as_ref().filter(|_| confirm) {
+            self.hear_early(legs, cx, key, body);
+        }
         if status == 180 || (status == 183 && body.is_some()) {
             if self.first_ring.is_none() {
                 self.first_ring = Some(cx.now.mono);
@@ -452,6 +472,10 @@ impl Call {
             },
             None => (0, None),
         };
+        let rings = answer.is_none() && status == 180;
+        if rings && self.ring_by_voice(legs, cx) {
+            return;
+        }
         if let Some(caller) = legs.get_mut(self.a) {
             caller.progress(cx, status, variant, answer.as_ref());
         }
@@ -478,8 +502,9 @@ impl Call {
             return Ok(Some(body.clone()));
         }
         let theirs = Session::parse(body).map_err(|_| AnswerFault::Unreadable)?;
+        self.fall_silent(cx);
         let Some([caller, leg]) = legs.get_disjoint_mut([self.a, key]) else { return Ok(None) };
-        let source = leg.flow().remote.ip();
+        let (source, up) = (leg.flow().remote.ip(), caller.is_up());
         let keep = self.keep();
         let (Some(a), Some(b)) = (caller.end.as_mut(), leg.end.as_mut()) else { return Ok(None) };
         if !b.answers(&theirs) {
@@ -487,7 +512,11 @@ impl Call {
         }
         let answer = self.at_desk(cx, |desk| {
             b.heard(desk, &theirs, body, source)?;
-            let answer = bridge::pass(desk, &theirs, a, keep, true)?;
+            // A caller who was answered by us keeps that answer.
+            let answer = match a.last_told().filter(|_| up) {
+                Some(told) => told.clone(),
+                None => bridge::pass(desk, &theirs, a, keep, true)?,
+            };
             bridge::link(desk.commands, a, b, expected);
             Ok(answer)
         });
@@ -496,13 +525,27 @@ impl Call {
 
     fn answered(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, body: Option<Bytes>, early: u8) {
         let State::Ringing(ringing) = &self.state else { return };
-        if ringing.rung_of(key).is_none() {
+        match ringing.rung_of(key).map(|rung| rung.branch.confirm) {
+            Some(true) => self.question(legs, cx, key, body.as_ref(), early),
+            Some(false) => self.wins(legs, cx, key, body, early),
             // A loser that answered before our CANCEL reached it.
-            if let Some(leg) = legs.get_mut(key) {
-                leg.hang_up(cx, Some(ELSEWHERE));
+            None => {
+                if let Some(leg) = legs.get_mut(key) {
+                    leg.hang_up(cx, Some(ELSEWHERE));
+                }
             }
-            return;
         }
+    }
+
+    /// Somebody has answered, and confirmed it where that was wanted.
+    pub(super) fn wins(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        key: LegKey,
+        body: Option<Bytes>,
+        early: u8,
+    ) {
         let late = legs.get(self.a).is_some_and(|a| a.offered_late());
         let answered_early = legs.get(key).and_then(|l| l.end.as_ref()).is_none_or(|e| e.last_heard().is_some());
         let answer = match body.as_ref().map(|b| self.answer_from(legs, cx, key, b, !late)).transpose() {
@@ -588,9 +631,15 @@ impl Call {
                 }
             }
         }
+        self.nothing_came(legs, cx, i, status);
+    }
+
+    /// Nothing will come of a leg of this branch any more.
+    pub(super) fn nothing_came(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, i: usize, status: u16) {
         let State::Ringing(ringing) = &mut self.state else { return };
         ringing.spend(i, status);
         self.hurry(legs, cx);
+        self.note_confirm(cx);
         if self.idle() {
             self.round_over(legs, cx);
         }
@@ -607,11 +656,14 @@ impl Call {
 
     /// Somebody's patience came to its end, somebody is to begin, or the caller has heard nothing for a minute.
     pub(super) fn patience(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        self.prompt_due(legs, cx);
+        self.questions_due(legs, cx);
         let State::Ringing(ringing) = &mut self.state else { return };
         if ringing.remind.is_some_and(|at| at <= cx.now.mono) {
             ringing.remind = Some(cx.now.mono + REMIND);
             cx.switch.arm_call(cx.now.mono + REMIND, self.key);
-            let status = if self.first_ring.is_some() || ringing.told { 180 } else { 183 };
+            let rings = ringing.voice.is_none() && (self.first_ring.is_some() || ringing.told);
+            let status = if rings { 180 } else { 183 };
             if let Some(caller) = legs.get_mut(self.a) {
                 caller.progress(cx, status, 0, None);
             }
@@ -625,7 +677,12 @@ impl Call {
             self.next_stage(legs, cx);
             return self.show(legs, cx);
         }
-        let ended = |rung: &Rung| matches!(rung.step, Rings::Now { until, .. } if until <= cx.now.mono);
+        // Whoever has answered and is asked has time of its own.
+        let asked = |key: &LegKey| ringing.questions.iter().any(|q| q.leg == *key);
+        let ended = |rung: &Rung| match &rung.step {
+            Rings::Now { until, legs, .. } => *until <= cx.now.mono && !legs.iter().any(asked),
+            Rings::Later { .. } | Rings::Over => false,
+        };
         let ended: Vec<usize> = (0..ringing.rungs.len()).filter(|&i| ended(&ringing.rungs[i])).collect();
         let mut silent: Vec<LegKey> = Vec::new();
         for &i in &ended {
@@ -641,6 +698,7 @@ impl Call {
         self.begin_due(legs, cx, 0);
         self.join_due(legs, cx);
         self.hurry(legs, cx);
+        self.note_confirm(cx);
         if !ended.is_empty() && self.idle() {
             self.round_over(legs, cx);
         }
@@ -657,6 +715,7 @@ impl Call {
     ) {
         let State::Ringing(ringing) = &mut self.state else { return };
         ringing.later.clear();
+        ringing.questions.clear();
         let ringing_now: Vec<LegKey> = ringing.legs().filter(|key| Some(*key) != keep).collect();
         ringing.rungs.clear();
         for key in ringing_now {
@@ -721,7 +780,7 @@ impl Ringing {
     }
 
     /// A leg rings no longer; its branch's place in the list.
-    fn lost(&mut self, key: LegKey) -> Option<usize> {
+    pub(super) fn lost(&mut self, key: LegKey) -> Option<usize> {
         let own = |rung: &mut Rung| match &mut rung.step {
             Rings::Now { legs, .. } => legs.iter().position(|k| *k == key).map(|at| legs.remove(at)).is_some(),
             Rings::Later { .. } | Rings::Over => false,

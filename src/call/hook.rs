@@ -41,9 +41,9 @@ impl Call {
     pub(super) fn ask_hook(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, name: &Label) {
         let Some(hook) = cx.directory.hook(name).cloned() else { return };
         let State::Ringing(ringing) = &mut self.state else { return };
-        let query = HookQuery { call: self.key, serial: ringing.questions };
+        let query = HookQuery { call: self.key, serial: ringing.hooks_asked };
         let until = cx.now.mono + hook.timeout + GRACE;
-        ringing.questions += 1;
+        ringing.hooks_asked += 1;
         ringing.asking = Some(Asking { query, since: cx.now.mono, until });
         cx.switch.arm_call(until, self.key);
         let question = Question {

@@ -54,6 +54,8 @@ pub enum LegResult {
     NoAnswer,
     /// It could not be reached: 408, 480, 404, no response.
     Unreachable,
+    /// It answered, and whoever it was did not confirm: a voicemail, by all signs.
+    Unconfirmed,
     /// The caller left, or the call was ended otherwise.
     Cancelled,
     /// A fault: 5xx, transport.
@@ -71,6 +73,7 @@ impl LegResult {
             LegResult::Rejected => "rejected",
             LegResult::NoAnswer => "no_answer",
             LegResult::Unreachable => "unreachable",
+            LegResult::Unconfirmed => "unconfirmed",
             LegResult::Cancelled => "cancelled",
             LegResult::Failed => "failed",
         }

@@ -10,15 +10,18 @@
 //! A [`Leg`] is one dialog's side of it: it turns commands into SIP and SIP into [`leg::Event`]s. A [`Call`] knows nothing of
 //! SIP's mechanics: it takes those events, asks `policy` whom to ring, and tells legs what to do. [`Cx`] is what both may
 //! use meanwhile: the transaction layer, the clock's reading, the directory, and the [`Switch`] for all that belongs to the
-//! node as a whole. Files: `fork` (who rings, who wins), `queue` (who waits), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
+//! node as a whole. Files: `fork` (who rings, who wins), `queue` (who waits), `confirm` (who
+//! has to press a key first), `prompt` (what a caller hears from us), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
 //! (the record), `journey` (phases).
 
 pub mod bridge;
 pub mod cdr;
+mod confirm;
 mod fork;
 pub mod hook;
 pub mod journey;
 pub mod leg;
+mod prompt;
 mod queue;
 pub mod record;
 mod talk;
@@ -232,10 +235,16 @@ struct Ringing {
     spent: Vec<Label>,
     /// The hook that is asked.
     asking: Option<hook::Asking>,
-    /// Questions to hooks so far.
-    questions: u32,
+    /// Hooks asked so far.
+    hooks_asked: u32,
     /// Best final answer so far (RFC 3261 16.7).
     best: Option<Final>,
+    /// Who has answered and has yet to confirm.
+    questions: SmallVec<[confirm::Question; 1]>,
+    /// Ways on which somebody answered and did not confirm: a voicemail, by all signs.
+    unconfirmed: Vec<Way>,
+    /// What we say to the caller ourselves.
+    voice: Option<prompt::Voice>,
     /// How many early dialogs the caller has seen.
     variants: u8,
     /// When the caller is to get a provisional answer again.

@@ -84,8 +84,11 @@ impl Call {
                     self.round_over(legs, cx);
                 }
             }
-            Fork::Wait | Fork::Skip(_) | Fork::Through(_) | Fork::Ask(_) | Fork::Refuse(_) if others => return,
+            Fork::Wait | Fork::Skip(_) | Fork::Through(_) | Fork::Ask(_) | Fork::Play(_) | Fork::Refuse(_) if others => {
+                return;
+            }
             Fork::Wait => self.waits(legs, cx),
+            Fork::Play(_) => self.next_stage(legs, cx),
             Fork::Skip(status) | Fork::Refuse(status) => {
                 ringing.note(Final::new(status, phrase(status)));
                 self.next_stage(legs, cx);
@@ -104,7 +107,10 @@ impl Call {
         if !std::mem::replace(&mut ringing.told, true)
             && let Some(caller) = legs.get_mut(self.a)
         {
-            caller.progress(cx, 180, 0, None);
+            // Who hears music needs no ringback.
+            if ringing.voice.is_none() {
+                caller.progress(cx, 180, 0, None);
+            }
         }
     }
 

@@ -270,7 +270,7 @@ pub struct Who {
     pub at: Wall,
     /// Until.
     pub until: Wall,
-    /// `answered`, `elsewhere`, `busy`, `rejected`, `no_answer`, `unreachable`, `cancelled`, `failed`.
+    /// `answered`, `elsewhere`, `busy`, `rejected`, `no_answer`, `unreachable`, `unconfirmed`, `cancelled`, `failed`.
     pub result: String,
     /// In words, or the peer's Reason.
     pub why: Option<String>,

@@ -390,7 +390,14 @@ impl Call {
         cause: Cause,
     ) {
         if let Some(leg) = legs.get_mut(self.a) {
-            leg.refuse(cx, status, phrase, reason.as_deref());
+            match leg.is_up() {
+                // A prompt answered the call; it ends like one.
+                true => {
+                    let own = || format!("SIP;cause={status};text=\"{}\"", phrase.replace(['"', '\\'], ""));
+                    leg.hang_up(cx, Some(&reason.clone().unwrap_or_else(own)));
+                }
+                false => leg.refuse(cx, status, phrase, reason.as_deref()),
+            }
         }
         self.end = Some(End { by, sip: Some(status), reason: words, cause });
         self.close(legs, cx);

@@ -577,6 +577,8 @@ pub struct Queue {
     pub record: Option<Recording>,
     /// Shown before the caller's name.
     pub label: Option<Label>,
+    /// What callers hear while they wait; else ringback.
+    pub music: Option<Label>,
     /// Whether phones that lost are told that the call was answered elsewhere, so that they note no missed call.
     pub elsewhere: bool,
 }
@@ -595,6 +597,7 @@ impl Queue {
             overflow: Vec::new(),
             record: None,
             label: None,
+            music: None,
             elsewhere: true,
         }
     }

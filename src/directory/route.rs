@@ -163,6 +163,8 @@ pub enum Target {
     Emergency(Label),
     /// `hook:crm`: what it answers.
     Hook(Label),
+    /// `play:closed.wav`.
+    Play(Label),
     /// `reject:486`.
     Reject(u16),
     /// Valid, but not in force: skipped.
@@ -174,7 +176,8 @@ impl Target {
     pub fn may_play(&self) -> bool {
         matches!(
             self,
-            Target::Queue(_)
+            Target::Play(_)
+                | Target::Queue(_)
                 | Target::Branch(_)
                 | Target::OpenBranch
                 | Target::Dealer(_)
@@ -200,6 +203,7 @@ impl fmt::Display for Target {
             Target::Number(n) => write!(f, "number:{n}"),
             Target::Emergency(n) => write!(f, "emergency:{n}"),
             Target::Hook(n) => write!(f, "hook:{n}"),
+            Target::Play(name) => write!(f, "play:{name}"),
             Target::Reject(n) => write!(f, "reject:{n}"),
             Target::NotYet(words) => f.write_str(words),
         }

@@ -169,7 +169,7 @@ fn play(
     let target = stage.target.to_string();
     let mut step = Step { target, taken: false, why: Vec::new(), legs: Vec::new(), refused: None };
     let mut ahead = vec![stage];
-    let mut passed = 0;
+    let (mut passed, mut plays) = (0, false);
     while let Some(stage) = ahead.pop()
         && passed < MAX_STAGES
     {
@@ -192,6 +192,7 @@ fn play(
                 *last = Some(status);
                 continue;
             }
+            Fork::Play(_) => plays = true,
             Fork::Ask(hook) => {
                 let patience = directory.hook(&hook).map_or(0, |hook| hook.timeout.as_millis());
                 let because = format!("a call asks it and waits {patience} ms at most; here it is not asked, so: go on");
@@ -202,7 +203,7 @@ fn play(
         }
         tried.push(stage.target);
     }
-    step.taken = !step.legs.is_empty();
+    step.taken = plays || !step.legs.is_empty();
     step
 }
 

@@ -43,6 +43,8 @@ pub enum Way {
 /// What a stage comes to.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Fork {
+    /// This is played to the caller.
+    Play(Label),
     /// These ring.
     Ring(Vec<Branch>),
     /// The stage leads on to these, which come in its place.
@@ -73,13 +75,6 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
     for branch in &mut branches {
         branch.confirm |= stage.confirm == Some(true);
         branch.caller_name = stage.caller_name.clone();
-    }
-    // Nobody can confirm yet, so whoever has to must not be able to take the call from the others.
-    branches.retain(|branch| !branch.confirm);
-    if branches.is_empty() {
-        let rule = stage.target.to_string();
-        why.push(Why::new(rule, "not rung: it takes a confirmation, which is not yet in force"));
-        return Fork::Skip(480);
     }
     Fork::Ring(branches)
 }
@@ -145,6 +140,10 @@ fn leads(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
             Some(hook) => Fork::Ask(hook.name.clone()),
             None => skip(why, "there is no such hook", 404),
         },
+        Target::Play(name) => {
+            why.push(Why::new(rule, "the caller hears it"));
+            Fork::Play(name.clone())
+        }
         Target::Reject(status) => {
             why.push(Why::new(rule, "the call is refused"));
             Fork::Refuse(*status)
@@ -314,14 +313,11 @@ pub(super) fn reach(
     }
     if let Some(mobile) = extension.mobile {
         let rule = format!("mobile of {number}");
-        // Nobody can confirm yet, so whoever has to must not be able to take the call from the others.
-        if mobile.confirm {
-            why.push(Why::new(rule, "not rung: it takes a confirmation, which is not yet in force"));
-        } else if let Fork::Ring(found) =
+        if let Fork::Ring(found) =
             outside(moment, &rule, Some(mobile.number), why, |trunk| written(directory, trunk, mobile.number))
         {
-            let after = if registered { mobile.after } else { Duration::ZERO };
-            branches.extend(found.into_iter().map(|b| Branch { owner: owner.clone(), after, ..b }));
+            let (after, confirm) = (if registered { mobile.after } else { Duration::ZERO }, mobile.confirm);
+            branches.extend(found.into_iter().map(|b| Branch { owner: owner.clone(), after, confirm, ..b }));
         }
     }
     if branches.is_empty() { Err(never(480, "not registered")) } else { Ok(branches) }

@@ -279,20 +279,16 @@ impl Builder<'_> {
             max_calls: v.int("max_calls"),
             paging: v.text("kind").as_deref() == Some("paging"),
             record,
-            mobile: self.mobile(&v, &number),
+            mobile: self.mobile(&v),
             number,
         })
     }
 
-    fn mobile(&mut self, v: &View<'_>, number: &str) -> Option<Mobile> {
+    fn mobile(&self, v: &View<'_>) -> Option<Mobile> {
         let node = v.own("mobile")?;
         let view = View { node: Some(node), section: &schema::MOBILE };
-        let confirm = view.bool("confirm");
-        if confirm {
-            let words = format!("mobile of extension {number}: not rung, since nobody can confirm yet");
-            self.not_yet.push((node.at, words));
-        }
-        Some(Mobile { number: view.number("number")?, after: view.duration("after").unwrap_or_default(), confirm })
+        let (after, confirm) = (view.duration("after").unwrap_or_default(), view.bool("confirm"));
+        Some(Mobile { number: view.number("number")?, after, confirm })
     }
 
     fn queue(&mut self, v: View<'_>, extensions: &[Extension]) -> Option<Queue> {
@@ -329,6 +325,7 @@ impl Builder<'_> {
             overflow: self.steps(v.own("overflow"), &who),
             record: self.recording(&v, "record", &who),
             label: v.text("label"),
+            music: v.text("music"),
             elsewhere: v.bool("elsewhere"),
             name,
         })
@@ -451,6 +448,7 @@ impl Builder<'_> {
                 Ok(Parsed::Named(Named::Duty, name, _)) => Target::Duty(name.into()),
                 Ok(Parsed::Number(number)) => Target::Number(number),
                 Ok(Parsed::Named(Named::Hook, name, _)) => Target::Hook(name.into()),
+                Ok(Parsed::Play(name)) => Target::Play(name.into()),
                 Ok(Parsed::Reject(status)) => Target::Reject(status),
                 _ => Target::NotYet(text.into()),
             };
@@ -467,10 +465,6 @@ impl Builder<'_> {
                 step.record = self.recording(&v, "record", who);
                 step.answer = v.bool("answer");
                 step.except_regions = v.regions("except_regions");
-            }
-            if step.confirm == Some(true) {
-                let words = format!("step \"{text}\" of {who}: not rung, since nobody can confirm yet");
-                self.not_yet.push((item.at, words));
             }
             steps.push(step);
         }

@@ -218,8 +218,7 @@ pub static ROOT: Section = Section {
         optional("http", Kind::Table(&HTTP), "", "the HTTP API and console")
             .later("checked, but the HTTP API and the console are not there yet"),
         optional("recording", Kind::Table(&RECORDING), "", "recording of calls"),
-        optional("sounds", Kind::Table(&SOUNDS), "", "what is played to callers")
-            .later("read and checked, but steps with play: are skipped"),
+        optional("sounds", Kind::Table(&SOUNDS), "", "what is played to callers"),
         optional("numbering", Kind::Table(&NUMBERING), "", "which number belongs to which region"),
         optional("outcome", Kind::Table(&OUTCOME), "", "how an unanswered call is classed"),
         optional("caller_id", Kind::Table(&CALLER_ID), "", "which number of ours is shown on outgoing calls"),
@@ -612,6 +611,7 @@ static QUEUE: Section = Section {
         optional("overflow", Kind::Steps, "[\"extension:130\"]", "where callers go then"),
         optional("record", Kind::Choice(MODES), "\"all\"", "whether its calls are recorded"),
         optional("label", Kind::Words, "\"Sales\"", "shown before the caller's name"),
+        optional("music", Kind::Path, "\"music.wav\"", "what callers hear meanwhile; else ringback"),
         default("elsewhere", Kind::Bool, "true", "phones that lost are told so, and note no missed call"),
     ],
 };
@@ -776,7 +776,7 @@ pub static STEP: Section = Section {
         optional("confirm", Kind::Bool, "true", "whether who answers must press 1"),
         optional("caller_name", Kind::Words, "\"Shop\"", "shown before the caller's name"),
         optional("record", Kind::Choice(MODES), "\"none\"", "whether it is recorded"),
-        optional("answer", Kind::Bool, "true", "play: answers the call first").later("ignored"),
+        optional("answer", Kind::Bool, "true", "play: answers the call first"),
         optional("except_regions", Kind::Some(&Kind::Region), "[\"RU-NVS\"]", "callers from there go past it"),
     ],
 };

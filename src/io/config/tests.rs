@@ -228,7 +228,6 @@ fn the_office_is_accepted_as_it_stands() {
     assert_eq!(config.data_dir, path.with_file_name("data"));
     let want = [
         "office.toml:32: [http]: checked, but the HTTP API and the console are not there yet",
-        "office.toml:143: mobile of extension 121: not rung, since nobody can confirm yet",
         "office.toml:195: `vendor` of extension 601: ignored",
         "office.toml:271: [[page]] (2): checked, but paging is not there yet",
         "office.toml:289: dial `intercom` (*80): not known yet",
