@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use strowger::directory::contacts::{Builder, NewContact};
 use strowger::directory::{
-    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Hook, Label, Listen, MediaPolicy, Mobile, Node, Number,
-    NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When, calendar,
+    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Hook, Label, Listen, MediaPolicy, Mobile, Node,
+    Number, NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When, calendar,
 };
 use strowger::sip::digest::Algorithm;
 use strowger::sip::transport::Transport;

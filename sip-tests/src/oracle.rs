@@ -271,7 +271,8 @@ impl Oracle {
         let calls = self.asked.values().filter(|a| a.opening && a.code.is_some_and(|c| c / 100 == 2)).count();
         let records = self.records.iter().filter(|r| r.answered_at.is_some()).count();
         // A prompt may have answered where nobody did.
-        let prompted = |r: &&CallRecord| r.answered_at.is_none() && r.journey.iter().any(|p| p.phase == PhaseKind::Prompt);
+        let prompted =
+            |r: &&CallRecord| r.answered_at.is_none() && r.journey.iter().any(|p| p.phase == PhaseKind::Prompt);
         let prompts = self.records.iter().filter(prompted).count();
         if calls < records || calls > records + prompts {
             faults.push(format!("{calls} calls were answered, {records} records say so"));

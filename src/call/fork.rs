@@ -166,7 +166,8 @@ impl Call {
                 continue;
             }
             let in_vain = branch.ways.first().is_some_and(|way| ringing.unconfirmed.contains(way));
-            if let (true, Some(because)) = (branch.confirm, unasked.or(in_vain.then_some("it did not confirm before"))) {
+            if let (true, Some(because)) = (branch.confirm, unasked.or(in_vain.then_some("it did not confirm before")))
+            {
                 let rule = branch.ways.first().map_or_else(String::new, name);
                 self.plan.why.push(policy::Why::new(rule, format!("not rung, since it has to confirm: {because}")));
                 continue;
@@ -538,14 +539,7 @@ impl Call {
     }
 
     /// Somebody has answered, and confirmed it where that was wanted.
-    pub(super) fn wins(
-        &mut self,
-        legs: &mut Legs,
-        cx: &mut Cx<'_>,
-        key: LegKey,
-        body: Option<Bytes>,
-        early: u8,
-    ) {
+    pub(super) fn wins(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, body: Option<Bytes>, early: u8) {
         let late = legs.get(self.a).is_some_and(|a| a.offered_late());
         let answered_early = legs.get(key).and_then(|l| l.end.as_ref()).is_none_or(|e| e.last_heard().is_some());
         let answer = match body.as_ref().map(|b| self.answer_from(legs, cx, key, b, !late)).transpose() {

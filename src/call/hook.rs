@@ -96,7 +96,11 @@ impl Call {
             let mut at = 0;
             for stage in stages(cx.directory, &to, Some(stage)).into_iter().take(room) {
                 ringing.stages.insert(at, stage);
-                at += if at == 0 { 1 + ringing.stages.iter().skip(1).take_while(|s| !s.after.is_zero()).count() } else { 1 };
+                at += if at == 0 {
+                    1 + ringing.stages.iter().skip(1).take_while(|s| !s.after.is_zero()).count()
+                } else {
+                    1
+                };
             }
         }
         if let Some(name) = &caller_name {

@@ -84,7 +84,9 @@ impl Call {
                     self.round_over(legs, cx);
                 }
             }
-            Fork::Wait | Fork::Skip(_) | Fork::Through(_) | Fork::Ask(_) | Fork::Play(_) | Fork::Refuse(_) if others => {
+            Fork::Wait | Fork::Skip(_) | Fork::Through(_) | Fork::Ask(_) | Fork::Play(_) | Fork::Refuse(_)
+                if others =>
+            {
                 return;
             }
             Fork::Wait => self.waits(legs, cx),

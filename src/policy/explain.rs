@@ -88,6 +88,12 @@ pub struct Leg {
     pub shown: Option<E164>,
     /// Legs of one turn ring together, turns one after the other; from 1.
     pub turn: usize,
+    /// Whose mobile it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mobile_of: Option<Label>,
+    /// Whoever answers has to press 1.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub confirm: bool,
     /// Rings only if the one before could not take the call at all.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub instead: bool,
@@ -195,7 +201,8 @@ fn play(
             Fork::Play(_) => plays = true,
             Fork::Ask(hook) => {
                 let patience = directory.hook(&hook).map_or(0, |hook| hook.timeout.as_millis());
-                let because = format!("a call asks it and waits {patience} ms at most; here it is not asked, so: go on");
+                let because =
+                    format!("a call asks it and waits {patience} ms at most; here it is not asked, so: go on");
                 step.why.push(Why::new(format!("hook:{hook}"), because));
             }
             // Where nobody talks nobody waits; it has no leg to show.
@@ -223,6 +230,8 @@ impl Leg {
             trunk: None,
             shown: None,
             turn: 1,
+            mobile_of: None,
+            confirm: branch.confirm,
             instead: false,
         };
         match way {
@@ -236,6 +245,7 @@ impl Leg {
                     target @ (Target::Number(_) | Target::Emergency(_)) => target.to_string(),
                     _ => format!("number:{user}"),
                 },
+                mobile_of: branch.owner.clone(),
                 trunk: Some(trunk.clone()),
                 shown: *shown,
                 ..leg

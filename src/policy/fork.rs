@@ -316,6 +316,9 @@ pub(super) fn reach(
         if let Fork::Ring(found) =
             outside(moment, &rule, Some(mobile.number), why, |trunk| written(directory, trunk, mobile.number))
         {
+            if !registered {
+                why.push(Why::new(rule, format!("at once: no phone of {number} is registered")));
+            }
             let (after, confirm) = (if registered { mobile.after } else { Duration::ZERO }, mobile.confirm);
             branches.extend(found.into_iter().map(|b| Branch { owner: owner.clone(), after, confirm, ..b }));
         }

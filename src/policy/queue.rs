@@ -221,7 +221,9 @@ mod tests {
                     owners.join(" ")
                 }
                 Fork::Wait => "wait".to_owned(),
-                Fork::Through(_) | Fork::Ask(_) | Fork::Play(_) | Fork::Refuse(_) | Fork::Skip(_) => "nobody".to_owned(),
+                Fork::Through(_) | Fork::Ask(_) | Fork::Play(_) | Fork::Refuse(_) | Fork::Skip(_) => {
+                    "nobody".to_owned()
+                }
             };
             assert_eq!(got, want, "{strategy:?} of {agents}, last {last}, rung {rung:?}, spent {spent:?}");
         }

@@ -164,34 +164,32 @@ fn words_of(step: &Step) -> String {
     format!("{}: {}", step.target, sentences.join(" "))
 }
 
-/// `121 (Anna) and 122 (Boris) for up to 20 s`
+/// `extension:121 (Anna), her mobile … (else by …; has to press 1) and extension:122 (Boris), for up to 20 s`
 fn ringing(legs: &[Leg]) -> String {
-    let one = |leg: &Leg| {
-        let name = leg.name.as_deref().map(|n| format!(" ({n})")).unwrap_or_default();
-        let out = match (&leg.trunk, leg.shown) {
-            (Some(trunk), Some(shown)) => format!(" by trunk {trunk}, which shows {shown}"),
-            (Some(trunk), None) => format!(" by trunk {trunk}, which shows no number"),
-            (None, _) => String::new(),
-        };
-        let later = match leg.after_ms {
-            0 => String::new(),
-            ms => format!(" after {}", seconds(ms)),
-        };
-        format!("{}{name}{out}{later}", leg.target)
+    let by = |leg: &Leg| match (&leg.trunk, leg.shown) {
+        (Some(trunk), Some(shown)) => format!(" by trunk {trunk} showing {shown}"),
+        (Some(trunk), None) => format!(" by trunk {trunk} showing no number"),
+        (None, _) => String::new(),
     };
-    let Some((first, rest)) = legs.split_first() else { return String::new() };
-    let mut words = one(first);
-    let instead = rest.iter().filter(|l| l.instead).count();
-    for (i, leg) in rest.iter().enumerate() {
-        let join = match (leg.instead, i + 1 == rest.len() && instead == 0) {
-            (true, _) => "; if that cannot take the call, ",
-            (false, true) => " and ",
-            (false, false) => ", ",
-        };
-        words.push_str(join);
-        words.push_str(&one(leg));
-    }
-    format!("{words}, for up to {}", seconds(first.ring_ms))
+    // A leg with those that ring in its place.
+    let one = |legs: &[Leg]| {
+        let Some((leg, instead)) = legs.split_first() else { return String::new() };
+        let whose = leg.mobile_of.as_deref().map(|owner| format!("the mobile of {owner}, ")).unwrap_or_default();
+        let name = leg.name.as_deref().map(|n| format!(" ({n})")).unwrap_or_default();
+        let mut notes: Vec<String> = instead.iter().map(|leg| format!("else{}", by(leg))).collect();
+        if leg.after_ms > 0 {
+            notes.push(format!("after {}", seconds(leg.after_ms)));
+        }
+        if leg.confirm {
+            notes.push("has to press 1".to_owned());
+        }
+        let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
+        format!("{whose}{}{name}{}{notes}", leg.target, by(leg))
+    };
+    let words: Vec<String> = legs.chunk_by(|_, next| next.instead).map(one).collect();
+    let Some((last, rest)) = words.split_last() else { return String::new() };
+    let words = if rest.is_empty() { last.clone() } else { format!("{} and {last}", rest.join(", ")) };
+    format!("{words}, for up to {}", seconds(legs.first().map_or(0, |leg| leg.ring_ms)))
 }
 
 fn seconds(ms: u64) -> String {
@@ -216,7 +214,15 @@ mod tests {
             trunk: trunk.map(Into::into),
             shown: trunk.and_then(|_| "+73433000001".parse().ok()),
             turn: 1,
+            mobile_of: None,
+            confirm: false,
             instead,
+        };
+        let mobile = |instead| Leg {
+            mobile_of: Some("121".into()),
+            confirm: true,
+            after_ms: 5000,
+            ..leg("number:+79120000777", Some(if instead { "b" } else { "a" }), instead)
         };
         for (legs, want) in [
             (vec![leg("extension:121", None, false)], "extension:121, for up to 20 s"),
@@ -230,8 +236,12 @@ mod tests {
             ),
             (
                 vec![leg("number:+79120000777", Some("a"), false), leg("number:+79120000777", Some("b"), true)],
-                "number:+79120000777 by trunk a, which shows +73433000001; if that cannot take the call, \
-                 number:+79120000777 by trunk b, which shows +73433000001, for up to 20 s",
+                "number:+79120000777 by trunk a showing +73433000001 (else by trunk b showing +73433000001), for up to 20 s",
+            ),
+            (
+                vec![leg("extension:121", None, false), mobile(false), mobile(true), leg("extension:122", None, false)],
+                "extension:121, the mobile of 121, number:+79120000777 by trunk a showing +73433000001 (else by trunk b \
+                 showing +73433000001; after 5 s; has to press 1) and extension:122, for up to 20 s",
             ),
         ] {
             assert_eq!(ringing(&legs), want);

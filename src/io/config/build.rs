@@ -409,8 +409,8 @@ impl Builder<'_> {
         let shape = match v.text("shape").as_deref() {
             Some("sipuni") => Shape::Sipuni {
                 label: v.text("label").unwrap_or_default(),
-                pick: v.text("pick").unwrap_or_default(),
-                is: v.text("is").unwrap_or_default(),
+                pick: v.text("pick").unwrap_or_else(|| "/choice".into()),
+                is: v.text("is").unwrap_or_else(|| "1".into()),
                 first: self.steps(v.own("first"), &who),
                 second: self.steps(v.own("second"), &who),
             },

@@ -109,6 +109,8 @@ mod tests {
                 "config::bad_value",
                 "config::no_match",
                 "config::secret",
+                "config::sound",
+                "config::hook",
             ];
             assert!(of_names.contains(&problem.code), "{}", report.line_of(problem));
         }

@@ -681,9 +681,19 @@ static HOOK: Section = Section {
             "{ env = \"ZADARMA_SECRET\", default = \"change-me\" }",
             "zadarma: signs the question",
         ),
-        default("label", Kind::Words, "\"\"", "sipuni: sent as `label`"),
-        default("pick", Kind::Words, "\"/choice\"", "sipuni: the part of the answer that decides, a JSON pointer"),
-        default("is", Kind::Words, "\"1\"", "sipuni: what stands there for `first`; anything else is `second`"),
+        optional("label", Kind::Words, "\"shop\"", "sipuni: sent as `label`; else empty"),
+        optional(
+            "pick",
+            Kind::Words,
+            "\"/choice\"",
+            "sipuni: the part of the answer that decides, a JSON pointer; else /choice",
+        ),
+        optional(
+            "is",
+            Kind::Words,
+            "\"1\"",
+            "sipuni: what stands there for `first`, else 1; anything else is `second`",
+        ),
         optional("first", Kind::Steps, "\"queue:sales\"", "sipuni: steps of the first branch"),
         optional(
             "second",

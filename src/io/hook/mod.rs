@@ -89,7 +89,8 @@ impl Inner {
         let now = self.clock.mono();
         let mut all = self.lock();
         let known = all.entry(hook.name.clone()).or_default();
-        if let Some((until, answer)) = known.answers.get(key)
+        if hook.cache > Duration::ZERO
+            && let Some((until, answer)) = known.answers.get(key)
             && *until > now
         {
             return Ok(Some(answer.clone()));
