@@ -33,7 +33,7 @@ fn lab() -> Lab {
                     }
                 }),
             )
-            .route("/never", post(|| std::future::pending::<()>()))
+            .route("/never", post(std::future::pending::<()>))
             .route("/fault", post(|| async { axum::http::StatusCode::INTERNAL_SERVER_ERROR }))
             .route("/long", post(|| async { "x".repeat(MAX_ANSWER + 1) }))
             .route("/elsewhere", post(|| async { Redirect::temporary("/route") }));
