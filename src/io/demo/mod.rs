@@ -1,5 +1,5 @@
-//! `strowger demo`: the real server with the demo company's configuration on loopback, and a short office day played to it by
-//! simulated carriers, customers and telephones over real sockets. Every figure that is shown comes from the server's record and
+//! `strowger demo`: the real server with the demo company's configuration on loopback, and some office days played to it by
+//! simulated carriers, customers and telephones over real sockets. Each scene has its own moment: the server's wall clock is set. Every figure that is shown comes from the server's record and
 //! files; what the script did only decides whether they are right.
 
 mod party;
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::clock::Clock;
 use super::config::Config;
+use super::import::{self, rejects::Rejects};
 use super::record::wav;
 use super::store::Filter;
 use super::{Running, start};
@@ -26,13 +27,19 @@ use crate::directory::Directory;
 use crate::media::tone;
 use crate::sip::transport::Transport;
 use party::{Missed, Party};
-use scenes::{Cast, DAY, Scene, tones};
+use scenes::{Cast, PLAY, Scene, tones};
 use tell::Teller;
 
 /// The demo company.
 const OFFICE: &str = include_str!("../../../fixtures/office.toml");
-/// The day that is played: a working Monday.
-const DATE: &str = "2026-11-23";
+/// Its production calendar, where the configuration looks for it.
+const CALENDAR: (&str, &str) = ("calendars/ru-2026.json", include_str!("../../../fixtures/calendars/ru-2026.json"));
+/// Its customers; they are imported.
+const CONTACTS: &str = include_str!("../../../fixtures/contacts.csv");
+/// How long a customer's own manager rings in the configuration, and in the play, which has no time for that.
+const MANAGER_RING: [&str; 2] = ["ring = \"15s\"", "ring = \"3s\""];
+/// The same.
+const MANAGER_RINGS: Duration = Duration::from_secs(3);
 /// How long the server may take to write a record with its recordings.
 const WRITTEN: Duration = Duration::from_secs(7);
 /// How often it is looked for.
@@ -132,12 +139,18 @@ pub enum DemoError {
     /// A file or socket of the demo.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The customers cannot be imported.
+    #[error("the demo's contacts: {0}")]
+    Import(#[from] import::ImportError),
+    /// Nor put in force.
+    #[error("the demo's contacts: {0}")]
+    Store(#[from] super::store::StoreError),
     /// The cast is not ready.
     #[error("{0}")]
     Cast(#[from] Missed),
 }
 
-/// Plays the day; true: every call did what it says. Results go to `out`, talk to standard error.
+/// Plays it; true: every call did what it says. Results go to `out`, talk to standard error.
 pub fn run(options: Options, out: &mut dyn Write, colour: bool) -> Result<bool, DemoError> {
     let mut rng = Rng::new(super::seed()?);
     // One of its own for each play: what an earlier one left is not to be found again.
@@ -150,23 +163,31 @@ pub fn run(options: Options, out: &mut dyn Write, colour: bool) -> Result<bool, 
     }
     let config = configuration(&dir, &carriers)?;
     let (socket, path) = (config.socket(), config.path.clone());
-    let directory = config.directory.clone();
-    let clock = Clock::starting_at(moment(&directory, "10:00"));
+    let (directory, imported) = (config.directory.clone(), config.files.imported.clone());
+    let clock = Clock::starting_at(moment(&directory, PLAY[0].at));
     let running = start(config, clock.clone())?;
-    let teller = Teller { directory: &directory, config: &path, colour, json: options.json };
-    teller.opening(&running, &dir, &socket);
+    let contacts = contacts(&running, &directory, &dir, &imported)?;
+    let teller = Teller { directory: &directory, config: &path, dir: &dir, colour, json: options.json };
+    teller.opening(&running, contacts, &socket);
 
     let mut cast = cast(&running, &directory, carriers, options.sabotage, &mut rng)?;
     let mut cursor = 0;
     let mut all_well = true;
-    for scene in &DAY {
+    let mut day = None;
+    for scene in &PLAY {
         clock.set(moment(&directory, scene.at));
+        cast.all().into_iter().for_each(Party::forget);
         let played = play(scene, &mut cast, &running, &mut cursor, options.ladder);
         all_well &= played.ok();
+        let today = scene.at.split('T').next();
+        if day != today {
+            teller.day(out, &played)?;
+            day = today;
+        }
         teller.scene(out, scene, &played)?;
         out.flush()?;
     }
-    teller.ending(all_well, DAY.len(), &dir, options.once);
+    teller.ending(all_well, PLAY.len(), options.once);
     if !options.once {
         running.until_stopped();
     }
@@ -175,15 +196,38 @@ pub fn run(options: Options, out: &mut dyn Write, colour: bool) -> Result<bool, 
     Ok(all_well)
 }
 
-/// The demo company as it stands, on ports that are free here.
+/// The demo company as it stands but for its ports, which are free here, and the patience of a manager's telephone.
 fn configuration(dir: &Path, carriers: &[Party]) -> Result<Config, DemoError> {
     let mut text = OFFICE.replace("\"127.0.0.1:5060\"", &format!("\"127.0.0.1:{}\"", free_port()?));
     for (port, carrier) in ["5090", "5091", "5092"].iter().zip(carriers) {
         text = text.replace(&format!("sip:127.0.0.1:{port}"), &format!("sip:{}", carrier.address));
     }
-    let path = dir.join("office.toml");
+    let [whole, short] = MANAGER_RING;
+    text = text.replace(whole, short);
+    let (path, calendar) = (dir.join("office.toml"), dir.join(CALENDAR.0));
+    std::fs::create_dir_all(calendar.parent().unwrap_or(dir))?;
+    std::fs::write(&calendar, CALENDAR.1)?;
     std::fs::write(&path, &text)?;
     Config::parse(&path, &text).map_err(|report| DemoError::Config(report.render(false)))
+}
+
+/// The company's customers, imported from a file like `strowger import contacts` does while the server runs. How many they are.
+fn contacts(running: &Running, directory: &Directory, dir: &Path, database: &Path) -> Result<u64, DemoError> {
+    let file = dir.join("contacts.csv");
+    std::fs::write(&file, CONTACTS)?;
+    let mut rejects = Rejects::to(&dir.join("contacts.rejects.csv"));
+    let outcome = import::What::Contacts.import(&mut import::Job {
+        files: &[file],
+        dry_run: false,
+        directory,
+        database,
+        now: running.handle().clock().wall(),
+        rejects: &mut rejects,
+        progress: &(),
+    })?;
+    rejects.close()?;
+    running.handle().import()?;
+    Ok(outcome.new.count)
 }
 
 /// A port that nobody has, for UDP and TCP. Another program may take it before the server does; that is then said.
@@ -220,7 +264,8 @@ fn cast(
             status => Err(Missed(format!("{number} cannot register: {status}")).into()),
         }
     };
-    let (anna, boris, shop) = (phone("121")?, phone("122")?, phone("123")?);
+    let (anna, boris, shop, guard) = (phone("121")?, phone("122")?, phone("123")?, phone("130")?);
+    let (vera, gleb) = (phone("221")?, phone("321")?);
     let stranger = Party::new("124", None, server, rng)?;
     let carrier_password = directory.trunk("carrier-a").and_then(|t| t.password.as_ref());
     let carrier_password = carrier_password.map(|p| p.0.to_string()).unwrap_or_default();
@@ -241,6 +286,9 @@ fn cast(
         anna,
         boris,
         shop,
+        guard,
+        vera,
+        gleb,
         stranger,
         domain,
         host: server.to_string(),
@@ -342,9 +390,9 @@ fn recorded(record: &CallRecord, recordings: &[Heard], left: u32, right: u32) ->
     ]
 }
 
-/// A time of day of the demo's day in the server's zone.
+/// A local date and time of the play in the server's zone.
 fn moment(directory: &Directory, at: &str) -> Wall {
     let zone = tell::zone(directory);
-    let moment = format!("{DATE}T{at}:00").parse::<jiff::civil::DateTime>().and_then(|t| t.to_zoned(zone));
-    Wall::from_micros(moment.expect("date and times are constants").timestamp().as_microsecond())
+    let moment = at.parse::<jiff::civil::DateTime>().and_then(|t| t.to_zoned(zone));
+    Wall::from_micros(moment.expect("dates and times are constants").timestamp().as_microsecond())
 }

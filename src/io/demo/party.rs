@@ -72,7 +72,17 @@ pub struct Call {
     /// Its mouth and ear.
     pub voice: Voice,
     codec: Codec,
+    /// Payload type of events, where they were agreed.
+    event: Option<u8>,
     peer: Option<SocketAddr>,
+}
+
+/// A call that rings here.
+pub struct Ringing {
+    /// What rings.
+    pub invite: Message,
+    /// Our tag of it.
+    pub tag: String,
 }
 
 impl Party {
@@ -161,6 +171,7 @@ impl Party {
                     invite,
                     voice,
                     codec: Codec::Pcma,
+                    event: None,
                     peer: None,
                 });
             };
@@ -226,7 +237,43 @@ impl Party {
     /// Waits for a call to us.
     pub fn called(&mut self) -> Result<Message, Missed> {
         let what = format!("a call to {}", self.user);
-        self.wait(&what, PATIENCE, |m| m.is_request() && m.method() == Method::Invite && m.to_tag().is_none())
+        self.wait(&what, PATIENCE, is_call)
+    }
+
+    /// Waits for a call to one of those who are reached through us: a carrier's subscriber.
+    pub fn called_as(&mut self, number: &str) -> Result<Message, Missed> {
+        let wanted =
+            |m: &Message| is_call(m) && m.request_uri().strip_prefix("sip:").is_some_and(|u| u.starts_with(number));
+        self.wait(&format!("a call to {number}"), PATIENCE, wanted)
+    }
+
+    /// Waits for a call to us, or to a subscriber of ours, and rings.
+    pub fn rings(&mut self, number: Option<&str>) -> Result<Ringing, Missed> {
+        let invite = match number {
+            Some(number) => self.called_as(number)?,
+            None => self.called()?,
+        };
+        let tag = self.token();
+        self.reply(&invite, 180, &tag, None);
+        Ok(Ringing { invite, tag })
+    }
+
+    /// Whether nobody has called here since the scene began, but for the calls that were waited for.
+    pub fn left_alone(&mut self) -> bool {
+        self.aside.extend(self.heard.try_iter());
+        !self.aside.iter().any(is_call)
+    }
+
+    /// Whether our call has got its final answer already.
+    pub fn has_answer(&mut self, call: &Call) -> bool {
+        self.aside.extend(self.heard.try_iter());
+        self.aside.iter().any(|m| is_answer(m, &call.call_id, call.seq) && m.status() >= 200)
+    }
+
+    /// Forgets what came and nobody waited for: a new scene begins.
+    pub fn forget(&mut self) {
+        self.aside.clear();
+        self.heard.try_iter().for_each(drop);
     }
 
     /// Answers a call to us provisionally or refuses it. `tag` is our tag of this call. With a challenge: 407.
@@ -241,8 +288,9 @@ impl Party {
         self.send(&w.finish());
     }
 
-    /// Accepts a call to us and talks; the ACK comes by [`Party::acknowledged`].
-    pub fn accept(&mut self, invite: &Message, tag: &str, hz: u32) -> Result<Call, Missed> {
+    /// Accepts a call that rings here and talks; the ACK comes by [`Party::acknowledged`].
+    pub fn accept(&mut self, ringing: &Ringing, hz: u32) -> Result<Call, Missed> {
+        let Ringing { invite, tag } = ringing;
         let voice = Voice::new(hz, &mut self.rng)?;
         let theirs = Session::parse(invite.body()).map_err(|e| Missed(format!("an offer that cannot be read: {e}")))?;
         let origin = Origin::new(self.rng.bits());
@@ -262,6 +310,7 @@ impl Party {
             invite: invite.clone(),
             voice,
             codec: Codec::Pcma,
+            event: None,
             peer: None,
         };
         call.heed(invite.body())?;
@@ -353,7 +402,8 @@ impl Party {
     }
 
     /// Waits for a CANCEL of a call that rings here, answers it and the INVITE.
-    pub fn called_off(&mut self, invite: &Message, tag: &str) -> Result<Message, Missed> {
+    pub fn called_off(&mut self, ringing: &Ringing) -> Result<Message, Missed> {
+        let Ringing { invite, tag } = ringing;
         let id = invite.call_id().to_owned();
         let what = format!("the CANCEL to {}", self.user);
         let cancel =
@@ -450,6 +500,13 @@ impl Drop for Party {
 }
 
 impl Call {
+    /// Presses a key.
+    pub fn press(&self, key: char) -> Result<(), Missed> {
+        let event = self.event.ok_or_else(|| Missed("no keys were agreed".into()))?;
+        self.voice.press(event, key);
+        Ok(())
+    }
+
     /// Speaks to where the other side's description says.
     fn heed(&mut self, body: &[u8]) -> Result<(), Missed> {
         let theirs = Session::parse(body).map_err(|e| Missed(format!("an answer that cannot be read: {e}")))?;
@@ -457,6 +514,7 @@ impl Call {
         let codecs = theirs.media[stream].codecs();
         let spoken = codecs.iter().map(Format::codec).find(|c| matches!(c, Codec::Pcma | Codec::Pcmu));
         self.codec = spoken.ok_or_else(|| Missed("no codec in common".into()))?;
+        self.event = theirs.media[stream].event_payload();
         self.peer = theirs.remote(stream);
         self.voice.speak(self.peer.map(|peer| (peer, self.codec)));
         Ok(())
@@ -501,6 +559,11 @@ impl Ear {
             }
         }
     }
+}
+
+/// A request for a new call.
+fn is_call(message: &Message) -> bool {
+    message.is_request() && message.method() == Method::Invite && message.to_tag().is_none()
 }
 
 fn is_answer(message: &Message, call_id: &str, seq: u32) -> bool {

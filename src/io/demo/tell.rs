@@ -1,5 +1,5 @@
-//! What the audience sees: each call as one plain sentence made from the server's record, a few lines of why and where, and on
-//! demand its ladder.
+//! What the audience sees: of each scene what it proves, the call as one plain sentence made from the server's record, a few
+//! lines of why and where, and on demand its ladder.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -15,12 +15,21 @@ use crate::directory::Directory;
 use crate::io::{Running, ladder};
 use crate::policy::Why;
 
+/// Where text begins that belongs to a scene.
+const INDENT: usize = 9;
+/// Columns of the names before it.
+const NAME: usize = 9;
+/// Where lines end, if they can.
+const WIDTH: usize = 120;
+
 /// Tells it.
 pub struct Teller<'a> {
     /// Who is who.
     pub directory: &'a Directory,
     /// The demo's configuration, for commands that the audience may try.
     pub config: &'a Path,
+    /// Where its files are.
+    pub dir: &'a Path,
     /// Whether colours are wanted.
     pub colour: bool,
     /// One JSON object a scene instead of words.
@@ -29,17 +38,30 @@ pub struct Teller<'a> {
 
 impl Teller<'_> {
     /// Says what runs where.
-    pub fn opening(&self, running: &Running, dir: &Path, socket: &Path) {
+    pub fn opening(&self, running: &Running, contacts: u64, socket: &Path) {
         if self.json {
             return;
         }
         let on = running.handle();
-        eprintln!("{} the office of fixtures/office.toml, played on this machine", self.bold("strowger demo"));
+        eprintln!(
+            "{} the office of fixtures/office.toml, played on this machine by real SIP and RTP",
+            self.bold("strowger demo")
+        );
         eprintln!("  listens    {on}");
         eprintln!("  carriers   {}", self.carriers());
-        eprintln!("  files      {}", dir.display());
+        eprintln!("  contacts   {contacts} customers, imported from contacts.csv");
+        eprintln!("  files      {}", self.dir.display());
         eprintln!("  control    {}", socket.display());
-        eprintln!("  clock      set to {} for this play\n", self.when(running.handle().clock().wall(), "%A, %e %B %Y"));
+        eprintln!("  clock      set anew for each scene; a manager's phone rings for 3 s here, 15 s in the file");
+    }
+
+    /// A new day begins.
+    pub fn day(&self, out: &mut dyn Write, played: &Played) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        let (day, zone) = (self.when(played.at, "%A, %-d %B %Y"), self.when(played.at, "%Q"));
+        writeln!(out, "\n{}, {zone}", self.bold(&day))
     }
 
     /// Tells a scene.
@@ -48,56 +70,53 @@ impl Teller<'_> {
             return writeln!(out, "{}", self.object(scene, played));
         }
         let sign = if played.ok() { self.paint("32", "✓") } else { self.paint("31", "✗") };
-        let time = self.bold(&self.when(played.at, "%H:%M"));
-        writeln!(out, "{sign} {time}  {}", self.sentence(scene, played))?;
+        let time = self.when(played.at, "%H:%M");
+        writeln!(out, "\n{sign} {time}  {}", self.bold(scene.proves))?;
         if let Some(record) = &played.record {
+            self.detail(out, "call", &self.sentence(scene, played))?;
             self.reasons(out, record)?;
         }
         self.checked(out, played)?;
         for check in played.checks.iter().filter(|c| !c.ok) {
-            writeln!(out, "           {} {}", self.paint("31", "WRONG   "), check.what)?;
+            let name = self.paint("31", &format!("{:<NAME$}", "WRONG"));
+            writeln!(out, "{:INDENT$}{name}{}", "", check.what)?;
         }
         for file in &played.recordings {
             self.detail(out, "recorded", &self.file(file))?;
         }
         if let Some(ladder) = &played.ladder {
             self.ladder(out, ladder)?;
-        } else if let Some(record) = &played.record {
-            self.detail(
-                out,
-                "ladder",
-                &format!("strowger call {} --ladder --config {}", record.id, self.config.display()),
-            )?;
         }
-        writeln!(out)
+        if let Some(record) = &played.record {
+            self.detail(out, "record", &record.id.to_string())?;
+        }
+        Ok(())
     }
 
     /// Says what it came to.
-    pub fn ending(&self, all_well: bool, scenes: usize, dir: &Path, once: bool) {
+    pub fn ending(&self, all_well: bool, scenes: usize, once: bool) {
         if self.json {
             return;
         }
+        let (dir, config) = (self.dir.display(), self.config.display());
         if all_well {
-            eprintln!(
-                "{} All {scenes} scenes did what they say. Recordings and database stay in {}",
-                self.paint("32", "✓"),
-                dir.display()
-            );
+            eprintln!("\n{} All {scenes} scenes did what they say. Their files stay in {dir}", self.paint("32", "✓"));
         } else {
-            eprintln!("{} Something did not do what it says: see the lines marked WRONG.", self.paint("31", "✗"));
+            eprintln!("\n{} Something did not do what it says: see the lines marked WRONG.", self.paint("31", "✗"));
         }
-        if !once {
-            let config = self.config.display();
-            eprintln!("\nThe server stays up until Ctrl-C. From another terminal:");
-            for command in ["records", "phones", "trunks"] {
-                eprintln!("  strowger {command} --config {config}");
-            }
+        eprintln!("  why a call went where it went: strowger call RECORD --config {config}");
+        if once {
+            return;
+        }
+        eprintln!("\nThe server stays up until Ctrl-C. From another terminal, each with --config {config}:");
+        for command in ["call RECORD --ladder", "records", "phones", "trunks"] {
+            eprintln!("  strowger {command}");
         }
     }
 
     /// The call in one sentence, from its record.
     pub fn sentence(&self, scene: &Scene, played: &Played) -> String {
-        let Some(record) = &played.record else { return format!("{}.", capital(scene.title)) };
+        let Some(record) = &played.record else { return format!("{}.", scene.proves) };
         let mut text = format!("{} called {}", self.caller(record), self.called(record));
         let rang: Vec<String> = self.rang(record);
         let waited = seconds(record.wait_ms);
@@ -108,7 +127,7 @@ impl Teller<'_> {
                 let _ = write!(text, " by {trunk}, showing {shown}");
             }
             (Direction::In | Direction::Internal | Direction::Page, _) if !rang.is_empty() => {
-                let _ = write!(text, "; {} rang", rang.join(" and "));
+                let _ = write!(text, "; {} rang", rang.join(", "));
             }
             (Direction::In | Direction::Internal | Direction::Page, _) => text.push_str("; nothing rang"),
         }
@@ -138,17 +157,14 @@ impl Teller<'_> {
         text
     }
 
-    /// Why it went where it went: what decided, and how much before it did not.
+    /// Why it went where it went: what decided. What was passed over before that is in the record.
     fn reasons(&self, out: &mut dyn Write, record: &CallRecord) -> io::Result<()> {
-        let passed_over = |w: &Why| ["not taken", "skipped"].iter().any(|word| w.because.starts_with(word));
-        for why in record.explain.iter().filter(|w| !passed_over(w)) {
-            self.detail(out, "why", &format!("{}: {}", why.rule, why.because))?;
+        let mut name = "why";
+        for why in record.explain.iter().filter(|w| decided(w)) {
+            self.detail(out, name, &format!("{}: {}", why.rule, why.because))?;
+            name = "";
         }
-        match record.explain.iter().filter(|w| passed_over(w)).count() {
-            0 => Ok(()),
-            1 => self.detail(out, "", "(1 rule before it does not hold)"),
-            n => self.detail(out, "", &format!("({n} rules before it do not hold)")),
-        }
+        Ok(())
     }
 
     fn checked(&self, out: &mut dyn Write, played: &Played) -> io::Result<()> {
@@ -156,13 +172,11 @@ impl Teller<'_> {
         let right = |checks: &[Check]| checks.iter().filter(|c| c.ok).map(|c| c.what.clone()).collect::<Vec<_>>();
         let (mut seen, figures) = (right(ends), right(figures).len());
         if figures > 0 {
-            seen.push(format!("{figures} figures of the record"));
+            seen.push(format!("{figures} things in the record"));
         }
-        for few in seen.chunks(3) {
-            let name = if few[0] == seen[0] { "checked" } else { "" };
-            self.detail(out, name, &few.join(" · "))?;
-        }
-        Ok(())
+        // No line ends within one of them.
+        let seen: Vec<String> = seen.iter().map(|what| what.replace(' ', "\u{a0}")).collect();
+        self.detail(out, "checked", &seen.join(" · "))
     }
 
     fn object(&self, scene: &Scene, played: &Played) -> Value {
@@ -181,7 +195,10 @@ impl Teller<'_> {
     fn caller(&self, record: &CallRecord) -> String {
         match (&record.caller.number, record.direction) {
             (None, _) => "somebody who hides the number".into(),
-            (Some(number), Direction::In) => number.clone(),
+            (Some(number), Direction::In) => match &record.caller.name {
+                Some(name) => format!("{name} ({number})"),
+                None => number.clone(),
+            },
             (Some(number), Direction::Out | Direction::Internal | Direction::Page) => self.person(number),
         }
     }
@@ -194,11 +211,21 @@ impl Teller<'_> {
         }
     }
 
+    /// A target in words: `121 Анна Смирнова`, `121's mobile`, `+7…`.
+    fn target(&self, target: &str) -> String {
+        let Some((kind, name)) = target.split_once(':') else { return target.to_owned() };
+        let owns = |e: &&crate::directory::Extension| e.mobile.as_ref().is_some_and(|m| m.number.to_string() == name);
+        match (kind, self.directory.extensions.iter().find(owns)) {
+            ("number", Some(owner)) => format!("{}'s mobile", owner.number),
+            _ => self.person(name),
+        }
+    }
+
     /// Who rang, in the order of the record, each once.
     fn rang(&self, record: &CallRecord) -> Vec<String> {
         let mut rang: Vec<String> = Vec::new();
         for who in record.journey.iter().flat_map(|p| &p.who).filter(|w| w.target.contains(':')) {
-            let name = who.target.strip_prefix("extension:").map_or_else(|| who.target.clone(), |n| self.person(n));
+            let name = self.target(&who.target);
             if !rang.contains(&name) {
                 rang.push(name);
             }
@@ -227,16 +254,24 @@ impl Teller<'_> {
     fn file(&self, file: &Heard) -> String {
         let hz = |tone: Option<u32>| tone.map_or_else(|| "silence".to_owned(), |hz| format!("{hz} Hz"));
         let (left, right) = (hz(file.left), hz(file.right));
-        format!("{}  {:.1} s, left {left} (caller), right {right} (called)", file.path.display(), file.seconds)
+        let path = file.path.strip_prefix(self.dir).unwrap_or(&file.path);
+        format!("{}  {:.1} s, left {left} caller, right {right} called", path.display(), file.seconds)
     }
 
     fn ladder(&self, out: &mut dyn Write, ladder: &Value) -> io::Result<()> {
         let drawn = ladder::draw(ladder, &|at| self.when(at, "%H:%M:%S%.3f"));
-        drawn.lines().try_for_each(|line| writeln!(out, "           {}", self.paint("2", line)))
+        drawn.lines().try_for_each(|line| writeln!(out, "{:INDENT$}{}", "", self.paint("2", line)))
     }
 
+    /// A named piece of text, its further lines below its first.
     fn detail(&self, out: &mut dyn Write, name: &str, text: &str) -> io::Result<()> {
-        writeln!(out, "           {} {}", self.paint("2", &format!("{name:<8}")), self.paint("2", text))
+        let mut name = name;
+        for line in lines(text, WIDTH - INDENT - NAME) {
+            let line = line.replace('\u{a0}', " ");
+            writeln!(out, "{:INDENT$}{}{line}", "", self.paint("2", &format!("{name:<NAME$}")))?;
+            name = "";
+        }
+        Ok(())
     }
 
     fn when(&self, at: Wall, format: &str) -> String {
@@ -261,7 +296,24 @@ fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+/// Whether it decided something, and was not passed over.
+fn decided(why: &Why) -> bool {
+    let passed_over = ["not taken", "skipped"].iter().any(|word| why.because.starts_with(word));
+    let no_number = why.rule == "caller ID" && !why.because.starts_with('+');
+    !passed_over && !no_number
+}
+
+/// Text in lines of at most `width` letters, where its words allow it.
+fn lines(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        let line = lines.last_mut().expect("there is always one");
+        if !line.is_empty() && line.chars().count() + word.trim_end().chars().count() > width {
+            line.truncate(line.trim_end_matches([' ', '·']).len());
+            lines.push(word.to_owned());
+        } else {
+            line.push_str(word);
+        }
+    }
+    lines
 }

@@ -1,5 +1,6 @@
 //! A telephone's mouth and ear: speaks a tone of its own as G.711 over RTP, 50 packets a second, and keeps what it hears.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::base::Rng;
 use crate::media::Codec;
 use crate::media::codec::{alaw, to_alaw, to_ulaw, ulaw};
+use crate::media::dtmf;
 use crate::media::packet::{Header, Sender};
 use crate::media::tone::{self, Tone};
 
@@ -21,6 +23,11 @@ const PACKET: Duration = Duration::from_millis(20);
 const SAMPLES: usize = 160;
 /// What is remembered of what was heard, in samples: the last second.
 const MEMORY: usize = 8000;
+
+/// How long a key is held, in milliseconds.
+const PRESS: u16 = 100;
+/// Mean amplitude from which on there is sound, of 32767.
+const AUDIBLE: u64 = 200;
 
 /// A running voice. Dropped, it falls silent.
 pub struct Voice {
@@ -41,6 +48,8 @@ struct State {
     to: Option<(SocketAddr, Codec)>,
     heard: Vec<i16>,
     packets: u64,
+    /// Keys to press, each with the payload type of events.
+    keys: VecDeque<(u8, char)>,
 }
 
 impl Voice {
@@ -63,6 +72,11 @@ impl Voice {
         self.shared.lock().to = to;
     }
 
+    /// Presses a key (RFC 4733), `event` being the payload type of events.
+    pub fn press(&self, event: u8, key: char) {
+        self.shared.lock().keys.push_back((event, key));
+    }
+
     /// Forgets what was heard.
     pub fn forget(&self) {
         let mut state = self.shared.lock();
@@ -76,6 +90,13 @@ impl Voice {
         // Without the first fifth: there the tone begins.
         let settled = &state.heard[state.heard.len() / 5..];
         (tone::heard(settled, RATE, among), state.packets)
+    }
+
+    /// Whether it hears any sound, silence being none.
+    pub fn hears_sound(&self) -> bool {
+        let state = self.shared.lock();
+        let sum: u64 = state.heard.iter().map(|s| u64::from(s.unsigned_abs())).sum();
+        sum > AUDIBLE * state.heard.len().max(1) as u64
     }
 }
 
@@ -100,12 +121,25 @@ fn run(socket: &UdpSocket, shared: &Shared, hz: u32, mut sender: Sender) {
     let mut due = Instant::now() + PACKET;
     let mut buffer = [0; 2048];
     let mut speaking = false;
+    let mut press: VecDeque<Vec<u8>> = VecDeque::new();
     while !shared.over.load(Ordering::Relaxed) {
         let wait = due.saturating_duration_since(Instant::now());
         if wait.is_zero() {
             due += PACKET;
+            let (to, key) = {
+                let mut state = shared.lock();
+                (state.to, state.keys.pop_front())
+            };
+            if let Some((event, key)) = key {
+                press.extend(dtmf::press(&mut sender, event, key, PRESS));
+            }
+            if let (Some(packet), Some((to, _))) = (press.pop_front(), to) {
+                speaking = false;
+                socket.send_to(&packet, to).ok();
+                continue;
+            }
             sender.advance(SAMPLES as u32);
-            let Some((to, codec)) = shared.lock().to else {
+            let Some((to, codec)) = to else {
                 speaking = false;
                 continue;
             };

@@ -83,6 +83,12 @@ pub trait Progress {
     fn at(&self, done: u64);
 }
 
+/// Nobody watches.
+impl Progress for () {
+    fn stage(&self, _: &'static str, _: u64) {}
+    fn at(&self, _: u64) {}
+}
+
 /// What an import did, or would do.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Outcome {

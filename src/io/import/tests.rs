@@ -44,7 +44,7 @@ impl Folder {
             database: &self.database(),
             now: Wall::from_micros(at * 1_000_000),
             rejects: &mut rejects,
-            progress: &Nobody,
+            progress: &(),
         });
         rejects.close().expect("rejects can be written");
         done
@@ -59,13 +59,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
     }
-}
-
-struct Nobody;
-
-impl Progress for Nobody {
-    fn stage(&self, _: &'static str, _: u64) {}
-    fn at(&self, _: u64) {}
 }
 
 fn number(text: &str) -> E164 {
