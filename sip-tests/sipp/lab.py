@@ -6,6 +6,7 @@ Only 127.0.0.1 and ::1 are used, only processes started here are ended, and ever
 
 import atexit
 import hashlib
+import itertools
 import os
 import random
 import re
@@ -119,6 +120,14 @@ def free_port(pair=False, family=socket.AF_INET):
         _taken.update(wanted)
         return wanted[0]
     raise RuntimeError("no free port")
+
+
+_media = itertools.count(14000, 100)
+
+
+def free_media():
+    """The first of 100 ports for media that no other server under test uses."""
+    return next(_media)
 
 
 def udp_bound(port):
