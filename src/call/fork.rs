@@ -20,6 +20,8 @@ use crate::sip::phrase;
 
 /// A caller who waits gets a provisional answer at least so often, or proxies on the way give up (RFC 3261 13.3.1.1).
 const REMIND: Duration = Duration::from_secs(60);
+/// A step that joins another at once is still one that joins it.
+const SOON: Duration = Duration::from_millis(1);
 /// Legs that ring at once in one call at most (RFC 5393 has 60 for a proxy's fork).
 const MAX_FORK: usize = 60;
 
@@ -58,7 +60,14 @@ impl Call {
             ringing.tried.extend(ringing.stage.take().map(|done| done.target));
             ringing.stage_ends = None;
             ringing.rungs.clear();
-            ringing.later.clear();
+            // Those that were to join and have not come now: nobody's turn is lost because a queue's wait was shorter.
+            ringing.later.sort_by_key(|later| later.begins);
+            let first = ringing.later.first().map(|later| later.begins);
+            for (i, Later { begins, mut stage }) in ringing.later.drain(..).enumerate().rev() {
+                let behind = first.map_or(Duration::ZERO, |first| begins.since(first)).max(SOON);
+                stage.after = if i == 0 { Duration::ZERO } else { behind };
+                ringing.stages.push_front(stage);
+            }
             let Some(stage) = ringing.stages.pop_front() else { return self.nobody(legs, cx) };
             if ringing.remind.is_none() {
                 ringing.remind = Some(cx.now.mono + REMIND);
@@ -667,7 +676,11 @@ impl Call {
         }
         if ringing.ticket.is_some() && ringing.stage_ends.is_some_and(|ends| ends <= cx.now.mono) {
             ringing.note(Final::new(480, phrase(480)));
+            let later = std::mem::take(&mut ringing.later);
             self.drop_legs(legs, cx, None, None, LegResult::NoAnswer);
+            if let State::Ringing(ringing) = &mut self.state {
+                ringing.later = later;
+            }
             self.next_stage(legs, cx);
             return self.show(legs, cx);
         }

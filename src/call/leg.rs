@@ -365,6 +365,9 @@ struct Up {
     /// The peer's re-INVITE or UPDATE.
     offered: Option<Offered>,
     asking: Option<ClientKey>,
+    /// What is to be asked once our re-INVITE or UPDATE has its final answer: it must not overtake one that is lost and sent
+    /// again, which would then come out of order (RFC 3261 12.2.2).
+    to_ask: Option<ToAsk>,
     /// What passes to the other side, in order; the first is there.
     asked: VecDeque<Waiting>,
     /// What our requests say of the session's interval; a 422 raises it for the rest of the dialog (RFC 4028 7.4).
@@ -405,6 +408,12 @@ struct Offered {
 struct Waiting {
     /// None once we have answered it ourselves.
     key: Option<ServerKey>,
+    asked: Asked,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct ToAsk {
     asked: Asked,
     until: Instant,
 }
@@ -681,9 +690,10 @@ impl Leg {
 
     // --- once it is up -----------------------------------------------------------------------------------------------
 
-    /// Whether an offer may be sent now (RFC 3261 14.1).
+    /// Whether an offer may be sent now (RFC 3261 14.1). One that overtook an INFO of ours would cost that INFO.
     pub fn may_offer(&self) -> bool {
-        matches!(&self.state, State::Up(up) if up.usage.may_invite() && up.offering.is_none() && up.offered.is_none())
+        let State::Up(up) = &self.state else { return false };
+        up.usage.may_invite() && up.offering.is_none() && up.offered.is_none() && up.asking.is_none()
     }
 
     /// Sends a re-INVITE with this offer, or without one to ask for it.
@@ -728,9 +738,29 @@ impl Leg {
         self.rearm(cx);
     }
 
-    /// Passes a request within the dialog, if there is one still.
-    pub fn ask(&mut self, cx: &mut Cx<'_>, asked: &Asked) -> bool {
+    /// Passes a request within the dialog, if there is one still; behind an offer of ours that is not answered yet.
+    pub fn ask(&mut self, cx: &mut Cx<'_>, asked: Asked) -> bool {
         let State::Up(up) = &mut self.state else { return false };
+        match up.offering {
+            Some(_) => up.to_ask = Some(ToAsk { asked, until: pass_until(cx) }),
+            None => self.send_asked(cx, &asked),
+        }
+        self.rearm(cx);
+        true
+    }
+
+    /// Our offer has its final answer: what waited behind it goes out.
+    fn ask_due(&mut self, cx: &mut Cx<'_>) {
+        if let State::Up(up) = &mut self.state
+            && up.offering.is_none()
+            && let Some(ToAsk { asked, .. }) = up.to_ask.take()
+        {
+            self.send_asked(cx, &asked);
+        }
+    }
+
+    fn send_asked(&mut self, cx: &mut Cx<'_>, asked: &Asked) {
+        let State::Up(up) = &mut self.state else { return };
         let (key, branch) = cx.tx.branch();
         let mut w = up.dialog.request(asked.method, &branch, None);
         w.contact(&self.flow);
@@ -742,7 +772,6 @@ impl Leg {
         up.asking = Some(key);
         let flow = next(cx, &up.dialog, &self.peer, self.flow);
         cx.tx.request(cx.now.mono, key, flow, bytes, asked.method, Owner::Leg(self.key), cx.said);
-        true
     }
 
     /// Answers the peer's INFO; the next one that waits, if there is one, is to be asked now.
@@ -994,6 +1023,9 @@ impl Leg {
                 None
             }
         };
+        if !matches!(event, Some(Event::Lost { .. })) {
+            self.ask_due(cx);
+        }
         self.rearm(cx);
         event
     }
@@ -1026,6 +1058,7 @@ impl Leg {
                     if let (true, Some(timer)) = (offering.refresh, up.timer.as_mut()) {
                         timer.again(cx.now.mono);
                     }
+                    self.ask_due(cx);
                     self.rearm(cx);
                     return (!offering.refresh).then(|| Event::OfferAnswered {
                         status,
@@ -1089,6 +1122,9 @@ impl Leg {
                     self.answer_offered(cx, 504, phrase(504), None);
                     self.rearm(cx);
                     return Some(Event::Withdrawn);
+                }
+                if event.is_none() && up.to_ask.take_if(|waiting| waiting.until <= now).is_some() {
+                    event = Some(Event::AskedAnswered { status: 504, phrase: phrase(504).to_owned(), body: None });
                 }
                 let due = if event.is_none() { up.timer.as_mut().and_then(|t| t.due(now)) } else { None };
                 match due {
@@ -1328,7 +1364,7 @@ impl Leg {
     fn refresh(&mut self, cx: &mut Cx<'_>) {
         let told = self.end.as_ref().and_then(|e| e.last_told()).or(self.told.as_ref()).cloned();
         let State::Up(up) = &mut self.state else { return };
-        if up.offering.is_some() || !up.usage.may_invite() {
+        if up.offering.is_some() || up.asking.is_some() || !up.usage.may_invite() {
             if let Some(timer) = &mut up.timer {
                 timer.again(cx.now.mono);
             }
@@ -1441,6 +1477,7 @@ impl Up {
             offering: None,
             offered: None,
             asking: None,
+            to_ask: None,
             asked: VecDeque::new(),
             interval: refresh::Offered::new(Wish::default()),
             owed: None,
@@ -1538,7 +1575,8 @@ impl Up {
         let asked = self.asked.iter().filter(|w| w.key.is_some()).map(|w| w.until).min();
         let offers = [self.offered.as_ref().and_then(|o| o.until), self.offering.as_ref().and_then(|o| o.until)];
         let timer = self.timer.map(|t| t.deadline());
-        offers.into_iter().chain([asked, self.usage.deadline(), timer]).flatten().min()
+        let to_ask = self.to_ask.as_ref().map(|waiting| waiting.until);
+        offers.into_iter().chain([asked, to_ask, self.usage.deadline(), timer]).flatten().min()
     }
 
     /// The dialog ends: what the peer asked and nobody will answer is answered.

@@ -254,7 +254,7 @@ impl Call {
     /// INFO and the like pass to the other side.
     fn asked(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, other: LegKey, asked: Asked) {
         let Some([from, to]) = legs.get_disjoint_mut([key, other]) else { return };
-        if !to.ask(cx, &asked) {
+        if !to.ask(cx, asked) {
             from.decline(cx, 481);
         }
     }

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::caller::{Ends, open};
 use super::rule::stages;
-use super::{Live, Moment, Stage, Why, caller_id, queue};
+use super::{Ask, Live, Moment, Stage, Why, caller_id, queue};
 use crate::directory::{self, Dealer, Directory, E164, Extension, Label, Step, Target, Trunk};
 
 /// One branch to ring: somebody, at one place or at the first of several ways that takes the call.
@@ -342,7 +342,8 @@ pub(super) fn free(extension: &Extension, live: &dyn Live, spent: &[Label], queu
     Err(Hindrance { status, because, passes })
 }
 
-/// Out through a trunk, with a number of ours.
+/// Out through a trunk, with a number of ours. Nobody is called back on the very number that he calls from: he would get his own
+/// call waiting, or his own voicemail would take the call.
 fn outside(
     moment: &Moment<'_>,
     rule: &str,
@@ -350,6 +351,10 @@ fn outside(
     why: &mut Vec<Why>,
     write: impl Fn(&Trunk) -> String,
 ) -> Fork {
+    if to.is_some_and(|to| matches!(moment.ask, Ask::In { caller: Some(caller), .. } if *caller == to)) {
+        why.push(Why::new(rule, "skipped: it is the caller's own number"));
+        return Fork::Skip(480);
+    }
     match caller_id::lines(moment, rule, to, why) {
         Ok(lines) => {
             let way = |l: caller_id::Line<'_>| {

@@ -8,7 +8,7 @@ use super::{Ask, Kind, MAX_STAGES, Plan, RING, RING_DIALLED, Refuse, Stage, Why,
 use crate::base::Wall;
 use crate::directory::calendar::Hours;
 use crate::directory::number::fits;
-use crate::directory::{Class, Directory, E164, Extension, Label, Recording, Region, Route, Step, Target};
+use crate::directory::{Class, Directory, E164, Extension, Label, Queue, Recording, Region, Route, Step, Target};
 
 /// Routes that were not taken and might have been, at most; they stand in the trail with their reason.
 const MAX_MISSED: usize = 16;
@@ -198,24 +198,36 @@ fn listed<T: std::fmt::Display>(items: &[T]) -> String {
 /// those that say nothing themselves.
 pub fn stages(directory: &Directory, steps: &[Step], from: Option<&Stage>) -> Vec<Stage> {
     let mut stages = Vec::with_capacity(steps.len());
-    steps.iter().for_each(|step| stage(directory, step, from, &mut stages, 0));
+    add(directory, steps, from, &mut stages, 0);
     if let (Some(from), Some(first)) = (from, stages.first_mut()) {
         first.after += from.after;
     }
     stages
 }
 
-fn stage(directory: &Directory, step: &Step, from: Option<&Stage>, stages: &mut Vec<Stage>, depth: u8) {
+/// A queue's overflow comes behind the queue, and behind the steps that join it.
+fn add(directory: &Directory, steps: &[Step], from: Option<&Stage>, stages: &mut Vec<Stage>, depth: u8) {
     // `check` refuses cycles; the depth only guards against a directory that was built by hand.
-    if stages.len() >= MAX_STAGES || depth > 8 {
+    if depth > 8 {
         return;
     }
-    let limit = step.ring.or(from.and_then(|f| f.limit));
-    let queue = match &step.target {
+    let queue = |step: &Step| match &step.target {
         Target::Queue(name) => directory.queue(name),
         _ => None,
     };
-    stages.push(Stage {
+    for together in steps.chunk_by(|_, next| !next.after.is_zero()) {
+        for step in together.iter().take(MAX_STAGES.saturating_sub(stages.len())) {
+            stages.push(stage(step, queue(step), from));
+        }
+        for queue in together.iter().filter_map(queue) {
+            add(directory, &queue.overflow, None, stages, depth + 1);
+        }
+    }
+}
+
+fn stage(step: &Step, queue: Option<&Queue>, from: Option<&Stage>) -> Stage {
+    let limit = step.ring.or(from.and_then(|f| f.limit));
+    Stage {
         target: step.target.clone(),
         ring: limit.or(queue.map(|q| q.ring)).unwrap_or(RING),
         wait: queue.and_then(|q| q.wait).unwrap_or_default(),
@@ -234,8 +246,7 @@ fn stage(directory: &Directory, step: &Step, from: Option<&Stage>, stages: &mut 
             .or(from.and_then(|f| f.record)),
         answer: step.answer,
         except_regions: step.except_regions.clone(),
-    });
-    queue.into_iter().flat_map(|q| &q.overflow).for_each(|step| self::stage(directory, step, None, stages, depth + 1));
+    }
 }
 
 fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text: &str, at: Wall) -> Plan {

@@ -43,7 +43,7 @@ pub const URI_LEN: usize = 512;
 pub const INSTANCE_LEN: usize = 256;
 /// Bytes of a User-Agent that are kept.
 pub const USER_AGENT_LEN: usize = 128;
-/// How long no call is sent to a datagram address that bounced.
+/// How long a datagram address that bounced is tried after the others.
 pub const BOUNCE: Duration = Duration::from_secs(30);
 /// When a client whose registration found no room may come again, in seconds.
 pub const RETRY_AFTER: u32 = 60;
@@ -126,7 +126,8 @@ struct Entry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Reach {
     Open,
-    /// A datagram bounced; tried again from then on.
+    /// A datagram bounced; until then it is tried last. One bounce may only have met a phone that starts again, or an
+    /// interface that came up late, and it may be the only phone.
     Bounced(Instant),
     /// Its connection is gone; only the phone can open another.
     Closed,
@@ -230,9 +231,12 @@ impl Registrar {
         }
     }
 
-    /// Where an extension can be reached now, by q; equals with the freshest first.
+    /// Where an extension can be called now, by q; equals with the freshest first. Addresses that bounced a moment ago come last.
     pub fn bindings(&self, aor: &str, now: Now) -> impl Iterator<Item = &Binding> {
-        self.entries(aor).iter().filter(move |e| e.open(now.mono)).map(|e| &e.binding)
+        let entries = self.entries(aor).iter().filter(move |e| e.callable(now.mono));
+        let (sure, doubtful) = (entries.clone(), entries);
+        let sure = sure.filter(move |e| e.open(now.mono));
+        sure.chain(doubtful.filter(move |e| !e.open(now.mono))).map(|e| &e.binding)
     }
 
     /// All bindings of an extension that have not expired, also those that cannot be reached at the moment.
@@ -255,8 +259,8 @@ impl Registrar {
         self.flows.get(&Path::from(flow)).is_some_and(|who| who.iter().any(|w| &**w == aor))
     }
 
-    /// A connection is gone, or a datagram bounced. The phone is not called there until it registers again (connection) or
-    /// [`BOUNCE`] has passed (datagram); it stays registered.
+    /// A connection is gone, or a datagram bounced. The phone is not called there until it registers again (connection), or is
+    /// called there last until [`BOUNCE`] has passed (datagram); it stays registered.
     pub fn flow_lost(&mut self, now: Now, flow: &Flow) {
         let path = Path::from(flow);
         let who = match flow.transport.reliable() {
@@ -531,6 +535,12 @@ impl Binding {
 }
 
 impl Entry {
+    /// Whether there is a way to it, sure or not.
+    fn callable(&self, now: Instant) -> bool {
+        self.ends > now && self.reach != Reach::Closed
+    }
+
+    /// Whether it is believed to be there.
     fn open(&self, now: Instant) -> bool {
         self.ends > now
             && match self.reach {
