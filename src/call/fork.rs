@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::bridge::{self, Desk, NoPort};
 use super::journey::LegResult;
-use super::leg::{Dial, Event, Leg, Peer};
+use super::leg::{Dial, Diverted, Event, Leg, Peer};
 use super::record::{By, Direction, PhaseKind};
 use super::{Call, Cause, Connected, Cx, ELSEWHERE, Final, LegKey, Legs, NO_PORT, Place, Ringing, State};
 use crate::base::Instant;
@@ -146,6 +146,11 @@ impl Call {
         let fork = self.fork(cx, stage);
         let State::Ringing(ringing) = &mut self.state else { return Vec::new() };
         match fork {
+            Fork::Refuse(status) if ringing.legs().next().is_some() => {
+                let because = "skipped: a call is not refused while somebody rings";
+                self.plan.why.push(policy::Why::new(stage.target.to_string(), because));
+                ringing.note(Final::new(status, phrase(status)));
+            }
             Fork::Refuse(status) => self.refuse(legs, cx, status, phrase(status), None, Cause::Refused),
             Fork::Skip(status) => ringing.note(Final::new(status, phrase(status))),
             Fork::Ring(branches) => self.begin(legs, cx, branches, stage.ring),
@@ -170,7 +175,10 @@ impl Call {
         let State::Ringing(ringing) = &mut self.state else { return };
         let first = ringing.rungs.len();
         for branch in branches {
-            let twice = |rung: &Rung| branch.owner.is_some() && rung.branch.owner == branch.owner;
+            let twice = |rung: &Rung| {
+                let open = !matches!(rung.step, Rings::Over);
+                open && branch.owner.is_some() && rung.branch.owner == branch.owner && !branch.sent_on
+            };
             if ringing.rungs[..first].iter().any(twice) {
                 continue;
             }
@@ -243,16 +251,20 @@ impl Call {
             let State::Ringing(ringing) = &mut self.state else { return };
             let Some(i) = ringing.later.iter().position(|later| later.begins <= cx.now.mono) else { return };
             let later = ringing.later.remove(i);
-            let ringing_before = ringing.rungs.len();
-            // The first that has somebody to ring, of all that it leads to.
-            let mut stages = VecDeque::from([later.stage]);
-            for _ in 0..MAX_STAGES {
-                let Some(stage) = stages.pop_front() else { break };
-                let through = self.ring(legs, cx, &stage);
-                through.into_iter().rev().for_each(|stage| stages.push_front(stage));
-                if !matches!(&self.state, State::Ringing(r) if r.rungs.len() == ringing_before) {
-                    break;
-                }
+            self.join(legs, cx, VecDeque::from([later.stage]));
+        }
+    }
+
+    /// The first of these joins that has somebody to ring, of all that they lead to.
+    pub(super) fn join(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, mut stages: VecDeque<Stage>) {
+        let State::Ringing(ringing) = &self.state else { return };
+        let ringing_before = ringing.rungs.len();
+        for _ in 0..MAX_STAGES {
+            let Some(stage) = stages.pop_front() else { break };
+            let through = self.ring(legs, cx, &stage);
+            through.into_iter().rev().for_each(|stage| stages.push_front(stage));
+            if !matches!(&self.state, State::Ringing(r) if r.rungs.len() == ringing_before) {
+                break;
             }
         }
     }
@@ -337,7 +349,11 @@ impl Call {
         let number = self.journey.leg(cx.now, peer.to_string());
         // The last address of the last trunk may take as long as SIP allows (Timer B): there is nobody to try instead.
         let impatient = matches!(peer, Peer::Trunk { .. }) && !(places.is_empty() && ways.is_empty());
-        let identity = self.identity.shown_as(rung.branch.caller_name.as_deref());
+        let mut identity = self.identity.shown_as(rung.branch.caller_name.as_deref());
+        // A colleague's phone that sends a colleague's call outside does so with the number that the company shows for it.
+        if let (true, None, Way::Trunk { shown: Some(by), .. }) = (rung.branch.sent_on, &identity.diverted, way) {
+            identity.diverted = Some(Diverted { by: *by, unanswered: self.first_ring.is_some() });
+        }
         let dial = Dial::new(cx, way, place, &identity, self.max_forwards, body, impatient);
         let (call, owner) = (self.key, rung.branch.owner.clone());
         let key = legs.insert_with_key(|key| Leg::uac(key, call, number, peer, dial, end, cx));
@@ -432,12 +448,12 @@ impl Call {
         match event {
             Event::Progress { status, body, early } => self.progress(legs, cx, key, status, body, early),
             Event::Answered { body, early } => self.answered(legs, cx, key, body, early),
-            Event::Refused { status, phrase, reason, connected } => {
-                self.branch_failed(legs, cx, key, Final { status, phrase, reason }, connected)
+            Event::Refused { status, phrase, reason, connected, contacts } => {
+                self.branch_failed(legs, cx, key, Final { status, phrase, reason }, connected, &contacts)
             }
             Event::Lost { because, status } => {
                 let phrase = because.unwrap_or_else(|| "no response".to_owned());
-                self.branch_failed(legs, cx, key, Final { status, phrase, reason: None }, false);
+                self.branch_failed(legs, cx, key, Final { status, phrase, reason: None }, false, &[]);
             }
             // A loser of an earlier round that is over now.
             Event::Gone => self.bury(legs, cx, key),
@@ -562,7 +578,7 @@ impl Call {
                     AnswerFault::Unreadable => Final::new(488, "Not Acceptable Here"),
                     AnswerFault::NoPort => Final::new(503, "Service Unavailable"),
                 };
-                return self.branch_failed(legs, cx, key, last, false);
+                return self.branch_failed(legs, cx, key, last, false, &[]);
             }
         };
         let variant = if answer.is_some() { self.variant(legs, key, early) } else { 0 };
@@ -606,7 +622,15 @@ impl Call {
         self.relay && ringing.stage.as_ref().and_then(|s| s.record).unwrap_or(self.plan.record)
     }
 
-    fn branch_failed(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, last: Final, connected: bool) {
+    fn branch_failed(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        key: LegKey,
+        last: Final,
+        connected: bool,
+        contacts: &[String],
+    ) {
         let State::Ringing(ringing) = &mut self.state else { return };
         let rung = ringing.lost(key);
         let Some(leg) = legs.get(key) else { return };
@@ -619,8 +643,8 @@ impl Call {
         let State::Ringing(ringing) = &mut self.state else { return };
         let Some(i) = rung else { return };
         let unable =
-            matches!(peer, Peer::Trunk { .. }) && matches!(status, 401 | 407 | 408 | 500 | 502..=504) && !connected;
-        // A carrier that cannot take the call is no word of whoever was called.
+            matches!(peer, Peer::Trunk { .. }) && matches!(status, 300..=399 | 401 | 407 | 408 | 500 | 502..=504) && !connected;
+        // A carrier that cannot take the call, or would have us call elsewhere, is no word of whoever was called.
         let noted = if unable { Final { phrase: phrase(503).to_owned(), status: 503, ..last } } else { last };
         ringing.note(noted);
         if let Peer::Trunk { trunk: name, .. } = &peer {
@@ -633,6 +657,11 @@ impl Call {
                     return;
                 }
             }
+        }
+        if let (Peer::Extension(extension), false) = (&peer, contacts.is_empty())
+            && self.sent_on(legs, cx, i, extension, flow.local.ip(), contacts)
+        {
+            return;
         }
         self.nothing_came(legs, cx, i, status);
     }

@@ -60,6 +60,8 @@ pub enum LegResult {
     Cancelled,
     /// A fault: 5xx, transport.
     Failed,
+    /// It sent the call on (3xx).
+    Forwarded,
 }
 
 impl LegResult {
@@ -76,6 +78,7 @@ impl LegResult {
             LegResult::Unconfirmed => "unconfirmed",
             LegResult::Cancelled => "cancelled",
             LegResult::Failed => "failed",
+            LegResult::Forwarded => "forwarded",
         }
     }
 
@@ -83,6 +86,7 @@ impl LegResult {
     pub fn of(status: u16) -> LegResult {
         match status {
             200..=299 => LegResult::Answered,
+            300..=399 => LegResult::Forwarded,
             404 | 408 | 410 | 480 | 484 | 604 => LegResult::Unreachable,
             486 | 600 => LegResult::Busy,
             487 => LegResult::Cancelled,

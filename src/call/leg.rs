@@ -132,6 +132,8 @@ pub enum Event {
         reason: Option<String>,
         /// Whether it rang before.
         connected: bool,
+        /// Where it sends the call on to, best first.
+        contacts: Vec<String>,
     },
     /// The caller cancelled.
     Cancelled {
@@ -1043,7 +1045,7 @@ impl Leg {
             State::Calling(calling) if calling.key == key => {
                 let connected = calling.rang;
                 self.state = State::Over;
-                Some(Event::Refused { status, phrase: words.to_owned(), reason: None, connected })
+                Some(Event::Refused { status, phrase: words.to_owned(), reason: None, connected, contacts: Vec::new() })
             }
             // A connection is not the peer: what did not get through costs itself, not the call (RFC 3261 8.1.3.1).
             State::Up(up) if failure.is_some() && self.flow.transport.reliable() => {
@@ -1102,7 +1104,7 @@ impl Leg {
                 calling.cancelled = true;
                 cx.tx.cancel(now, calling.key, None, cx.said);
                 let phrase = "no answer at all".to_owned();
-                Some(Event::Refused { status: 408, phrase, reason: None, connected: false })
+                Some(Event::Refused { status: 408, phrase, reason: None, connected: false, contacts: Vec::new() })
             }
             State::Up(up) => {
                 let mut acts = Vec::new();
@@ -1201,7 +1203,7 @@ impl Leg {
                 }
                 let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
                 let reason = msg.text(Name::Reason).map(str::to_owned);
-                Some(Event::Refused { status, phrase, reason, connected })
+                Some(Event::Refused { status, phrase, reason, connected, contacts: super::divert::named(msg) })
             }
         }
     }

@@ -11,12 +11,13 @@
 //! SIP's mechanics: it takes those events, asks `policy` whom to ring, and tells legs what to do. [`Cx`] is what both may
 //! use meanwhile: the transaction layer, the clock's reading, the directory, and the [`Switch`] for all that belongs to the
 //! node as a whole. Files: `fork` (who rings, who wins), `queue` (who waits), `confirm` (who
-//! has to press a key first), `prompt` (what a caller hears from us), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
+//! has to press a key first), `divert` (a phone's 302), `prompt` (what a caller hears from us), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
 //! (the record), `journey` (phases).
 
 pub mod bridge;
 pub mod cdr;
 mod confirm;
+mod divert;
 mod fork;
 pub mod hook;
 pub mod journey;
@@ -233,6 +234,8 @@ struct Ringing {
     tried: Vec<Target>,
     /// Extensions that rejected this call.
     spent: Vec<Label>,
+    /// Extensions whose phone sent the call on.
+    sent_on: Vec<Label>,
     /// The hook that is asked.
     asking: Option<hook::Asking>,
     /// Hooks asked so far.

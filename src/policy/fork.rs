@@ -22,6 +22,8 @@ pub struct Branch {
     pub confirm: bool,
     /// Shown before the caller's name.
     pub caller_name: Option<Label>,
+    /// The owner's phone sent the call on to there; the carrier is told so.
+    pub sent_on: bool,
 }
 
 /// A way to reach a branch.
@@ -62,7 +64,7 @@ pub enum Fork {
 impl Branch {
     /// A branch that begins with its stage.
     pub fn new(owner: Option<Label>, ways: Vec<Way>) -> Branch {
-        Branch { owner, ways, after: Duration::ZERO, confirm: false, caller_name: None }
+        Branch { owner, ways, after: Duration::ZERO, confirm: false, caller_name: None, sent_on: false }
     }
 }
 
@@ -74,6 +76,12 @@ pub fn fork(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
     };
     for branch in &mut branches {
         branch.confirm |= stage.confirm == Some(true);
+        if let (Some(by), None) = (&stage.by, &branch.owner) {
+            let mobile = moment.directory.extension(by).and_then(|e| e.mobile);
+            branch.confirm |= mobile.is_some_and(|m| m.confirm);
+            branch.owner = Some(by.clone());
+            branch.sent_on = true;
+        }
         branch.caller_name = stage.caller_name.clone();
     }
     Fork::Ring(branches)

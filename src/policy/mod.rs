@@ -4,11 +4,12 @@
 //! because who is free may have changed since, and names the branches to ring. Both give their reasons ([`Why`]), and the
 //! call's record keeps them. Nothing here waits, takes a permit, or sends.
 //!
-//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `queue` (whom a queue rings), `caller_id` (what
+//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `queue` (whom a queue rings), `divert` (where a phone may send a call on to), `caller_id` (what
 //! the other side sees), `explain` (all of it, played through for people).
 
 mod caller;
 mod caller_id;
+pub mod divert;
 pub mod explain;
 mod fork;
 pub mod hook;
@@ -171,6 +172,8 @@ pub struct Stage {
     pub answer: bool,
     /// Callers from these regions go past it.
     pub except_regions: Vec<Region>,
+    /// The extension whose phone sent the call here; outside it is as its mobile.
+    pub by: Option<Label>,
 }
 
 impl Stage {
@@ -187,6 +190,7 @@ impl Stage {
             record: None,
             answer: false,
             except_regions: Vec::new(),
+            by: None,
         }
     }
 

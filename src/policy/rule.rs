@@ -246,10 +246,12 @@ fn stage(step: &Step, queue: Option<&Queue>, from: Option<&Stage>) -> Stage {
             .or(from.and_then(|f| f.record)),
         answer: step.answer,
         except_regions: step.except_regions.clone(),
+        by: None,
     }
 }
 
-fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text: &str, at: Wall) -> Plan {
+/// The plan for what an extension dials, or its phone sends a call on to (then `ask` is another's).
+pub(super) fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text: &str, at: Wall) -> Plan {
     let Some(own) = directory.extension(extension) else {
         return refuse(Kind::Internal, 403, "Forbidden", vec![Why::new("dialled", format!("{extension} is unknown"))]);
     };
