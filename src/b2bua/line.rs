@@ -147,7 +147,8 @@ impl Line {
 
     /// A new configuration: who is in it no more is forgotten.
     pub fn reload(&mut self, directory: &Directory) {
-        self.agents.retain(|number, _| directory.extension(number).is_some());
+        let agent = |number: &Label| directory.queues.iter().any(|queue| queue.agents.contains(number));
+        self.agents.retain(|number, _| directory.extension(number).is_some() || agent(number));
         self.turns.retain(|name, _| directory.queue(name).is_some());
         self.wake();
     }

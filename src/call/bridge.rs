@@ -252,6 +252,21 @@ impl End {
         Some([voice, Format::EVENT])
     }
 
+    /// Whether the peer has offered a codec besides the one in use that we may pass on.
+    pub fn speaks_more(&self) -> bool {
+        let Some(([used, _], theirs)) = self.in_use().zip(self.last_heard()) else { return false };
+        let codecs = theirs.audio().map(|i| theirs.media[i].codecs()).unwrap_or_default();
+        codecs.iter().any(|f| f.is_voice() && !f.same_codec(&used) && Format::BASIC.iter().any(|b| b.same_codec(f)))
+    }
+
+    /// Whether both ends have agreed on the same codec for the first audio stream.
+    pub fn agrees(&self, other: &End) -> bool {
+        match (self.in_use(), other.in_use()) {
+            (Some([ours, _]), Some([theirs, _])) => ours.same_codec(&theirs),
+            (None, _) | (_, None) => true,
+        }
+    }
+
     /// Whether what the peer offered has a codec that we speak.
     pub fn can_talk(&self) -> bool {
         let theirs = self.last_heard();

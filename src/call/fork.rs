@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::bridge::{self, Desk, NoPort};
+use super::bridge::{self, Desk, End, NoPort};
 use super::journey::LegResult;
 use super::leg::{Dial, Diverted, Event, Leg, Peer};
 use super::record::{By, Direction, PhaseKind};
@@ -16,7 +16,7 @@ use crate::directory::{E164, Queue};
 use crate::policy::{self, Branch, Fork, Kind, MAX_STAGES, Stage, Way};
 use crate::sdp::Session;
 use crate::sdp::session::Format;
-use crate::sip::phrase;
+use crate::sip::{Flow, phrase};
 
 /// A caller who waits gets a provisional answer at least so often, or proxies on the way give up (RFC 3261 13.3.1.1).
 const REMIND: Duration = Duration::from_secs(60);
@@ -30,6 +30,8 @@ const MAX_FORK: usize = 60;
 pub(super) struct Rung {
     pub(super) branch: Branch,
     pub(super) step: Rings,
+    /// It refused the codec in use, and is offered all that the caller speaks.
+    pub(super) anew: bool,
 }
 
 #[derive(Debug)]
@@ -191,7 +193,7 @@ impl Call {
             }
             let begins = cx.now.mono + branch.after;
             cx.switch.arm_call(begins, self.key);
-            ringing.rungs.push(Rung { branch, step: Rings::Later { begins, ring } });
+            ringing.rungs.push(Rung { branch, step: Rings::Later { begins, ring }, anew: false });
         }
         self.begin_due(legs, cx, first);
     }
@@ -334,8 +336,8 @@ impl Call {
         if let Some(diverted) = &mut self.identity.diverted {
             diverted.unanswered = self.first_ring.is_some();
         }
-        let confirm = ringing.rungs.get(i).is_some_and(|rung| rung.branch.confirm);
-        let offer = match self.offer_for(legs, cx, &place, confirm) {
+        let (confirm, anew) = ringing.rungs.get(i).map_or((false, false), |rung| (rung.branch.confirm, rung.anew));
+        let offer = match self.offer_for(legs, cx, &place, confirm, anew) {
             Ok(offer) => offer,
             Err(NoPort) => {
                 self.refuse(legs, cx, 503, "Service Unavailable", Some(NO_PORT.to_owned()), Cause::Fault);
@@ -375,6 +377,7 @@ impl Call {
         cx: &mut Cx<'_>,
         place: &Place,
         confirm: bool,
+        anew: bool,
     ) -> Result<(Option<bridge::End>, Option<Bytes>), NoPort> {
         let Some(caller) = legs.get(self.a) else { return Ok((None, None)) };
         if !self.relay {
@@ -383,8 +386,8 @@ impl Call {
         let mut end = bridge::End::new(cx.rng, place.media);
         let theirs = caller.end.as_ref().and_then(|e| e.last_heard());
         let Some(theirs) = theirs else { return Ok((Some(end), None)) };
-        // Whoever is offered after another was answered gets only the codec in use.
-        let in_use = caller.is_up().then(|| caller.end.as_ref()?.in_use()).flatten();
+        // Whoever is offered after another was answered gets only the codec in use, unless he refused that.
+        let in_use = (caller.is_up() && !anew).then(|| caller.end.as_ref()?.in_use()).flatten();
         let cut = if confirm { Some(&Format::BASIC[..]) } else { self.keep() };
         let keep = in_use.as_ref().map(<[_; 2]>::as_slice).or(cut);
         let body = self.at_desk(cx, |desk| bridge::pass(desk, &theirs, &mut end, keep, false));
@@ -590,7 +593,8 @@ impl Call {
             leg.ack(cx, None);
         }
         caller.accept(cx, variant, answer.as_ref());
-        self.answered_by = Some(leg.extension().cloned().map_or_else(|| leg.peer.clone(), Peer::Extension));
+        let extension = leg.extension().filter(|number| cx.directory.extension(number).is_some()).cloned();
+        self.answered_by = Some(extension.map_or_else(|| leg.peer.clone(), Peer::Extension));
         if let Some(number) = leg.extension() {
             self.branch = cx.directory.extension(number).and_then(|e| e.branch.clone());
         }
@@ -603,8 +607,9 @@ impl Call {
         let record = self.records();
         self.wrap_up = self.queue_of(cx).map_or(Duration::ZERO, |queue| queue.wrap_up);
         self.leave_line(cx);
-        self.state = State::Connected(Connected { b: key, held: false, standing: None });
+        self.state = State::Connected(Connected { b: key, held: false, standing: None, recoding: false });
         self.journey.enter(cx.now, PhaseKind::Talk, &format!("{who} answered"));
+        self.recode(legs, cx);
         if record && !late {
             self.begin_recording(legs, cx);
         }
@@ -642,8 +647,9 @@ impl Call {
         self.bury(legs, cx, key);
         let State::Ringing(ringing) = &mut self.state else { return };
         let Some(i) = rung else { return };
-        let unable =
-            matches!(peer, Peer::Trunk { .. }) && matches!(status, 300..=399 | 401 | 407 | 408 | 500 | 502..=504) && !connected;
+        let unable = matches!(peer, Peer::Trunk { .. })
+            && matches!(status, 300..=399 | 401 | 407 | 408 | 500 | 502..=504)
+            && !connected;
         // A carrier that cannot take the call, or would have us call elsewhere, is no word of whoever was called.
         let noted = if unable { Final { phrase: phrase(503).to_owned(), status: 503, ..last } } else { last };
         ringing.note(noted);
@@ -658,12 +664,28 @@ impl Call {
                 }
             }
         }
+        if status == 488 && self.offer_anew(legs, cx, i, &flow) {
+            return;
+        }
         if let (Peer::Extension(extension), false) = (&peer, contacts.is_empty())
             && self.sent_on(legs, cx, i, extension, flow.local.ip(), contacts)
         {
             return;
         }
         self.nothing_came(legs, cx, i, status);
+    }
+
+    /// Somebody refused the codec in which the caller hears us: offers him once all that the caller speaks. Whether he rings.
+    fn offer_anew(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, i: usize, flow: &Flow) -> bool {
+        let caller = legs.get(self.a).filter(|caller| caller.is_up());
+        let others = caller.and_then(|caller| caller.end.as_ref()).is_some_and(End::speaks_more);
+        let State::Ringing(ringing) = &mut self.state else { return false };
+        let Some(rung) = ringing.rungs.get_mut(i).filter(|rung| others && !rung.anew) else { return false };
+        let Rings::Now { way: Some(way), .. } = &rung.step else { return false };
+        let way = way.clone();
+        let Some(place) = cx.switch.places(&way).into_iter().find(|place| place.flow == *flow) else { return false };
+        rung.anew = true;
+        self.dial(legs, cx, i, &way, place)
     }
 
     /// Nothing will come of a leg of this branch any more.

@@ -303,7 +303,7 @@ pub struct Leg {
     pub peer: Peer,
     /// Its streams.
     pub end: Option<End>,
-    /// The extension whose mobile it is.
+    /// The extension whose mobile it is, or the number of an agent who has none.
     pub owner: Option<Label>,
     /// It counts as one of the peer's calls.
     pub occupies: bool,
@@ -507,7 +507,7 @@ impl Leg {
         &self.call_id
     }
 
-    /// The extension that is at the other end, by a phone or by its mobile.
+    /// Who is at the other end: an extension, by a phone or by its mobile, or an agent who has none.
     pub fn extension(&self) -> Option<&Label> {
         match &self.peer {
             Peer::Extension(number) => Some(number),
@@ -884,7 +884,18 @@ impl Leg {
                     Method::Update if sdp(msg).is_none() => 200,
                     Method::Invite | Method::Update => 491,
                     Method::Options => 200,
-                    _ => 481,
+                    Method::Ack
+                    | Method::Bye
+                    | Method::Cancel
+                    | Method::Info
+                    | Method::Message
+                    | Method::Notify
+                    | Method::Other
+                    | Method::Prack
+                    | Method::Publish
+                    | Method::Refer
+                    | Method::Register
+                    | Method::Subscribe => 481,
                 };
                 respond(cx, status);
                 return None;

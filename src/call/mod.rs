@@ -261,6 +261,8 @@ struct Connected {
     held: bool,
     /// What both ends had before an offer that is under way, to be put back if it is refused.
     standing: Option<Standing>,
+    /// The caller, who was answered before, is offered the codec of who answered him now.
+    recoding: bool,
 }
 
 type Ends = (Option<bytes::Bytes>, Option<bytes::Bytes>);

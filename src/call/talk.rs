@@ -138,6 +138,9 @@ impl Call {
     ) {
         let Some([answerer, offerer]) = legs.get_disjoint_mut([key, other]) else { return };
         let State::Connected(connected) = &mut self.state else { return };
+        if std::mem::take(&mut connected.recoding) {
+            return self.recoded(legs, cx, key, other, status, body);
+        }
         let Some(standing) = connected.standing.take() else {
             // The offer was withdrawn, and the answer crossed that: the peer has agreed to what nobody wants any more.
             let told = answerer.end.as_ref().and_then(|e| e.last_told()).cloned();
@@ -204,6 +207,53 @@ impl Call {
         if !late {
             self.note_hold(legs, cx);
         }
+    }
+
+    /// Whoever was answered by us first, and by somebody with another codec now, is offered that one: we do not translate.
+    pub(super) fn recode(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        let State::Connected(connected) = &self.state else { return };
+        let Some([caller, leg]) = legs.get_disjoint_mut([self.a, connected.b]) else { return };
+        let (Some(a), Some(b)) = (caller.end.as_mut(), leg.end.as_ref()) else { return };
+        let Some(theirs) = b.last_heard().filter(|_| !a.agrees(b)) else { return };
+        let offer = self.at_desk(cx, |desk| bridge::pass(desk, &theirs, a, None, false));
+        let State::Connected(connected) = &mut self.state else { return };
+        match offer {
+            Ok(offer) if caller.may_offer() => {
+                connected.recoding = true;
+                caller.offer(cx, Some(&offer));
+            }
+            Ok(_) | Err(bridge::NoPort) => self.no_codec(legs, cx),
+        }
+    }
+
+    /// The caller's answer to that offer.
+    fn recoded(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        key: LegKey,
+        other: LegKey,
+        status: u16,
+        body: Option<Bytes>,
+    ) {
+        match status {
+            200..=299 => {
+                if let Some(caller) = legs.get_mut(key) {
+                    caller.ack(cx, None);
+                }
+                match body {
+                    Some(body) => self.restated(legs, cx, key, other, &body),
+                    None => self.no_codec(legs, cx),
+                }
+            }
+            // The caller offers anew himself, and what he offers goes to the other side.
+            491 => {}
+            _ => self.no_codec(legs, cx),
+        }
+    }
+
+    fn no_codec(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        self.end_talk(legs, cx, None, By::System, Some("no codec in common".to_owned()));
     }
 
     /// One side cancelled its re-INVITE.

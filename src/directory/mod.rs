@@ -561,7 +561,7 @@ pub struct Queue {
     pub name: Label,
     /// A number that reaches it.
     pub number: Option<Label>,
-    /// Agents: extension numbers in order, resolved from `agents`.
+    /// Agents in order, resolved from `agents`: extensions' numbers, and outside numbers in E.164 (these begin with `+`).
     pub agents: Vec<Label>,
     /// Whom it rings first.
     pub strategy: Strategy,

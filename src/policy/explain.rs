@@ -245,7 +245,7 @@ impl Leg {
                     target @ (Target::Number(_) | Target::Emergency(_)) => target.to_string(),
                     _ => format!("number:{user}"),
                 },
-                mobile_of: branch.owner.clone(),
+                mobile_of: branch.owner.clone().filter(|owner| directory.extension(owner).is_some()),
                 trunk: Some(trunk.clone()),
                 shown: *shown,
                 ..leg

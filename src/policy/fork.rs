@@ -12,7 +12,8 @@ use crate::directory::{self, Dealer, Directory, E164, Extension, Label, Step, Ta
 /// One branch to ring: somebody, at one place or at the first of several ways that takes the call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Branch {
-    /// The extension whose phone or mobile it is; none for an outside number that a step or a phone named.
+    /// The extension whose phone or mobile it is, or the number of an agent who has none; none for an outside number that a step
+    /// or a phone named.
     pub owner: Option<Label>,
     /// Ways to reach it, the next only if one could not take the call at all.
     pub ways: Vec<Way>,
@@ -311,7 +312,7 @@ pub(super) fn reach(
 ) -> Result<Vec<Branch>, Hindrance> {
     let Moment { directory, live, spent, .. } = *moment;
     let never = |status, because| Hindrance { status, because, passes: false };
-    let Some(extension) = directory.extension(number) else { return Err(never(404, "no such extension")) };
+    let Some(extension) = directory.extension(number) else { return reach_outside(moment, number, why) };
     free(extension, live, spent, queued)?;
     let owner = Some(extension.number.clone());
     let mut branches = Vec::new();
@@ -334,16 +335,43 @@ pub(super) fn reach(
     if branches.is_empty() { Err(never(480, "not registered")) } else { Ok(branches) }
 }
 
+/// An agent who has no extension: an outside number in a queue's `agents`.
+fn reach_outside(moment: &Moment<'_>, number: &str, why: &mut Vec<Why>) -> Result<Vec<Branch>, Hindrance> {
+    let Moment { directory, live, spent, .. } = *moment;
+    let never = |status, because| Hindrance { status, because, passes: false };
+    let Ok(to) = number.parse::<E164>() else { return Err(never(404, "no such extension")) };
+    let agent = Label::from(number);
+    available(&agent, live, spent, 1, true)?;
+    match outside(moment, &format!("number:{number}"), Some(to), why, |trunk| written(directory, trunk, to)) {
+        Fork::Ring(found) => Ok(found.into_iter().map(|b| Branch { owner: Some(agent.clone()), ..b }).collect()),
+        Fork::Skip(_) | Fork::Play(_) | Fork::Through(_) | Fork::Wait | Fork::Ask(_) | Fork::Refuse(_) => {
+            Err(never(503, "it cannot be called"))
+        }
+    }
+}
+
 /// Whether an extension may be rung now, wherever it is.
 pub(super) fn free(extension: &Extension, live: &dyn Live, spent: &[Label], queued: bool) -> Result<(), Hindrance> {
-    let calls = live.calls(&extension.number);
-    let agent = live.agent(&extension.number);
+    if queued && extension.paging {
+        return Err(Hindrance { status: 480, because: "a loudspeaker phone is never in a queue", passes: false });
+    }
+    available(&extension.number, live, spent, extension.max_calls, queued)
+}
+
+/// Whether somebody may be rung now, who takes so many calls at once (0: any number) or, from a queue, one.
+pub(super) fn available(
+    number: &Label,
+    live: &dyn Live,
+    spent: &[Label],
+    max_calls: u32,
+    queued: bool,
+) -> Result<(), Hindrance> {
+    let (calls, agent) = (live.calls(number), live.agent(number));
     let (status, because, passes) = match () {
-        () if spent.contains(&extension.number) => (486, "it rejected this call, or could not be reached", false),
-        () if queued && extension.paging => (480, "a loudspeaker phone is never in a queue", false),
+        () if spent.contains(number) => (486, "it rejected this call, or could not be reached", false),
         () if agent.do_not_disturb => (480, "do not disturb", false),
         () if queued && agent.paused => (480, "paused", false),
-        () if (queued && calls > 0) || (extension.max_calls > 0 && calls >= extension.max_calls) => (486, "busy", true),
+        () if (queued && calls > 0) || (max_calls > 0 && calls >= max_calls) => (486, "busy", true),
         () if queued && agent.rests => (486, "wrapping up", true),
         () => return Ok(()),
     };

@@ -100,11 +100,12 @@ pub fn outlook(queue: &str, directory: &Directory, live: &dyn Live) -> Outlook {
     let agents = directory.queue(queue).map(|q| q.agents.as_slice()).unwrap_or_default();
     let mut outlook = Outlook::Nobody;
     for number in agents {
-        let Some(extension) = directory.extension(number) else { continue };
-        if live.bindings(number) == 0 && extension.mobile.is_none() {
-            continue;
-        }
-        match fork::free(extension, live, &[], true) {
+        let free = match directory.extension(number) {
+            Some(extension) if live.bindings(number) == 0 && extension.mobile.is_none() => continue,
+            Some(extension) => fork::free(extension, live, &[], true),
+            None => fork::available(number, live, &[], 1, true),
+        };
+        match free {
             Ok(()) => return Outlook::Free,
             Err(Hindrance { passes: true, .. }) => outlook = Outlook::Later,
             Err(_) => {}

@@ -301,7 +301,7 @@ impl Builder<'_> {
                     agents.extend(members(extensions, group, branch))
                 }
                 Some(Ok(Parsed::Number(number))) => {
-                    self.not_yet.push((node.at, format!("agent number:{number} of queue \"{name}\": not rung")));
+                    agents.push(number.to_string().into());
                 }
                 _ => {}
             }
