@@ -9,6 +9,7 @@ mod production;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::civil::{Date, Weekday};
@@ -34,6 +35,8 @@ pub struct Calendar {
     pub follows: bool,
     /// Production calendars; of two for one year the later counts.
     pub years: Vec<Year>,
+    /// Those that were imported; each counts before the calendar's own of that year.
+    pub imported: Arc<[Year]>,
     /// Days that are otherwise, whatever the above say; of two for one day the later counts.
     pub except: Vec<Except>,
 }
@@ -108,6 +111,7 @@ impl Calendar {
             shortened: Duration::ZERO,
             follows: false,
             years: Vec::new(),
+            imported: Arc::default(),
             except: Vec::new(),
         }
     }
@@ -160,7 +164,7 @@ impl Calendar {
     pub fn missing(&self, today: Date) -> Option<i16> {
         let year = today.year();
         let wanted = [Some(year), (today.month() >= 11).then_some(year + 1)];
-        let lacks = |year: &i16| !self.years.iter().any(|y| y.year == *year);
+        let lacks = |year: &i16| !self.imported.iter().chain(&self.years).any(|y| y.year == *year);
         wanted.into_iter().flatten().find(lacks).filter(|_| self.follows)
     }
 
@@ -168,7 +172,8 @@ impl Calendar {
         if let Some(except) = self.except.iter().rev().find(|e| e.first <= date && date <= e.last) {
             return Day { spans: Cow::Borrowed(except.week.of(date.weekday())), of: Of::Except };
         }
-        let year = self.years.iter().rev().find(|y| y.year == date.year());
+        let years = self.imported.iter().chain(self.years.iter().rev());
+        let year = years.into_iter().find(|y| y.year == date.year());
         let week = |weekday| Cow::Borrowed(self.week.of(weekday));
         match year.and_then(|y| y.day(date)) {
             None => Day { spans: week(date.weekday()), of: Of::Week },

@@ -74,6 +74,8 @@ pub struct Directory {
     pub routes: Vec<Route>,
     /// Which number belongs to which region; the built-in plan unless something better is loaded.
     pub numbering: Arc<Numbering>,
+    /// Production calendars that were imported; calendars that follow one have them too.
+    pub years: Arc<[calendar::Year]>,
     /// What phones dial.
     pub dial: Dial,
     /// Customers, as they were imported. Not the configuration's: a reload keeps them.
@@ -112,6 +114,7 @@ impl Directory {
             hooks: Vec::new(),
             routes: Vec::new(),
             numbering: Numbering::built_in(),
+            years: Arc::default(),
             dial: Dial::default(),
             contacts: Arc::default(),
             not_yet: Vec::new(),

@@ -11,6 +11,7 @@ use crate::directory::Directory;
 use crate::io::api::client::ClientError;
 use crate::io::clock::Clock;
 use crate::io::config::Config;
+use crate::io::import::imported;
 use crate::policy::explain::{Leg, Question, Step, Way};
 use crate::policy::{Explained, Live, Why, explain};
 use crate::sip::phrase;
@@ -67,7 +68,12 @@ pub fn run(config: &std::path::Path, args: &Args) -> Result<(), Fail> {
 
 /// By the configuration alone.
 fn offline(config: &std::path::Path, question: &Question) -> Result<Explained, Fail> {
-    let directory = Config::load(config)?.directory;
+    let config = Config::load(config)?;
+    let mut directory = std::sync::Arc::unwrap_or_clone(config.directory);
+    match imported::load(&config.files.imported) {
+        Ok(lists) => lists.put_into(&mut directory),
+        Err(error) => complain(&format!("what was imported is left out: {error}")),
+    }
     let ask = question.ask(&directory).map_err(|why| Fail::NotFound(plain(&why)))?;
     let at = question.at.unwrap_or_else(|| Clock::new().wall());
     Ok(explain(&ask, &directory, &AllFree(&directory), at))

@@ -17,7 +17,8 @@ use crate::io::import::{Changes, ImportError, Job, Outcome, Progress, What};
 pub struct Args {
     /// What the files hold.
     what: What,
-    /// CSV files; together they are the whole list, and what was imported before and stands in none of them is taken out.
+    /// Together they are the whole list: what was imported before and stands in none of them is taken out. Calendars: a file
+    /// takes the place of the one for its year, the others stay.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Only tells what would change.

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::What;
 use super::numbering::Range;
 use crate::base::Wall;
+use crate::directory::calendar::Year;
 use crate::directory::contacts::{Builder, ContactId, Contacts, NewContact};
 use crate::directory::numbering::{Draft, Ranges};
 use crate::directory::spelling::Spelled;
@@ -55,6 +56,12 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (first, last)
     ) WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE calendar (
+        year     INTEGER PRIMARY KEY,
+        text     TEXT NOT NULL          -- the file as it was
+    );
+",
 ];
 
 /// Everything that was imported, as a call needs it.
@@ -64,6 +71,8 @@ pub struct Lists {
     pub contacts: Arc<Contacts>,
     /// The numbering plan, over that of the configuration's files; none if no plan was ever imported.
     pub numbering: Option<Arc<Ranges>>,
+    /// Production calendars.
+    pub years: Arc<[Year]>,
 }
 
 impl Lists {
@@ -71,11 +80,19 @@ impl Lists {
     pub fn put_into(&self, directory: &mut Directory) {
         directory.contacts = self.contacts.clone();
         directory.numbering = Arc::new(directory.numbering.with_imported(self.numbering.clone()));
+        for calendar in directory.calendars.iter_mut().filter(|calendar| calendar.follows) {
+            calendar.imported = self.years.clone();
+        }
+        directory.years = self.years.clone();
     }
 
     /// Those of a directory.
     pub fn of(directory: &Directory) -> Lists {
-        Lists { contacts: directory.contacts.clone(), numbering: directory.numbering.imported().cloned() }
+        Lists {
+            contacts: directory.contacts.clone(),
+            numbering: directory.numbering.imported().cloned(),
+            years: directory.years.clone(),
+        }
     }
 }
 
@@ -93,7 +110,12 @@ pub fn load(path: &Path) -> Result<Lists, StoreError> {
     }
     let ranges = draft.finish();
     let numbering = (!ranges.is_empty()).then(|| Arc::new(ranges));
-    Ok(Lists { contacts: Arc::new(imported.contacts()?), numbering })
+    let years = imported.years()?;
+    // Only what another program wrote into the file is no calendar.
+    let years = years.iter().filter_map(|(year, text)| {
+        Year::read(text).inspect_err(|why| tracing::warn!(year, "an imported calendar is left out: it {why}")).ok()
+    });
+    Ok(Lists { contacts: Arc::new(imported.contacts()?), numbering, years: years.collect() })
 }
 
 /// The database.
@@ -170,9 +192,7 @@ impl Imported {
 
     /// The numbering plan, in the order of its ranges: wider ones before the narrower that begin with the same number.
     pub fn ranges(&self) -> Result<Vec<Range>, StoreError> {
-        // A database that was made before there were plans, and is only read, has no such table.
-        let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'numbering'";
-        if self.db.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
+        if !self.has("numbering")? {
             return Ok(Vec::new());
         }
         let mut statement =
@@ -191,6 +211,28 @@ impl Imported {
             ranges.push(Range { first, last, place });
         }
         Ok(ranges)
+    }
+
+    /// Whether there is such a table: a database that was made before there were any, and is only read, has none.
+    fn has(&self, table: &str) -> Result<bool, StoreError> {
+        let there = "SELECT count(*) FROM sqlite_schema WHERE name = ?1";
+        Ok(self.db.query_row(there, [table], |row| row.get::<_, i64>(0))? > 0)
+    }
+
+    /// Production calendars: the year, and the file's text.
+    pub fn years(&self) -> Result<Vec<(i16, String)>, StoreError> {
+        if !self.has("calendar")? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.db.prepare("SELECT year, text FROM calendar ORDER BY year")?;
+        let years = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(years.collect::<Result<_, _>>()?)
+    }
+
+    /// Puts the production calendar of a year in, in the place of the one that is there.
+    pub fn put_year(&self, year: i16, text: &str) -> Result<(), StoreError> {
+        self.db.execute("INSERT OR REPLACE INTO calendar VALUES (?1, ?2)", params![year, text])?;
+        Ok(())
     }
 
     /// Puts a numbering plan in the place of the one that is there. `tell` hears how many ranges are written.

@@ -11,6 +11,7 @@
 //! To add a kind of list: a variant of [`What`] and its line in [`What::import`]; a file like [`contacts`] that reads its rows
 //! and compares; in [`imported`] a migration, a field of `Lists`, and a line in each of `load` and `Lists::put_into`.
 
+pub mod calendar;
 pub mod contacts;
 pub mod imported;
 pub mod numbering;
@@ -37,6 +38,8 @@ pub enum What {
     Contacts,
     /// Which number belongs to which region: the Russian registry's own files.
     Numbering,
+    /// Which days are off: production calendars from xmlcalendar.ru, a file a year.
+    Calendar,
 }
 
 impl What {
@@ -45,6 +48,7 @@ impl What {
         match self {
             What::Contacts => "contacts",
             What::Numbering => "numbering",
+            What::Calendar => "calendar",
         }
     }
 
@@ -53,6 +57,7 @@ impl What {
         match self {
             What::Contacts => contacts::import(job),
             What::Numbering => numbering::import(job),
+            What::Calendar => calendar::import(job),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::imported::load;
 use super::*;
+use crate::directory::calendar::{Calendar, Week, Year};
 use crate::directory::{Contacts, Country, E164, Extension, Node};
 
 /// A folder of its own, gone with the test.
@@ -48,6 +49,24 @@ impl Folder {
         });
         rejects.close().expect("rejects can be written");
         done
+    }
+
+    /// Imports production calendars; what changed, or why nothing did.
+    fn calendars(&self, texts: &[&str]) -> Result<Outcome, String> {
+        let files: Vec<PathBuf> = (0..texts.len()).map(|i| self.0.join(format!("{i}.json"))).collect();
+        files.iter().zip(texts).for_each(|(file, text)| fs::write(file, text).expect("a file"));
+        let mut rejects = Rejects::to(&self.0.join("rejects.csv"));
+        let directory = Directory::empty(Node::new("lab", "lab.example"));
+        let mut job = Job {
+            files: &files,
+            dry_run: false,
+            directory: &directory,
+            database: &self.database(),
+            now: Wall::from_micros(0),
+            rejects: &mut rejects,
+            progress: &Nobody,
+        };
+        What::Calendar.import(&mut job).map_err(|error| error.to_string())
     }
 
     fn contacts(&self) -> std::sync::Arc<Contacts> {
@@ -269,4 +288,34 @@ fn hostile_texts_are_inert() {
     let inside: Vec<_> =
         fs::read_dir(&folder.0).expect("the folder").map(|e| e.expect("an entry").file_name()).collect();
     assert_eq!(inside.len(), 3, "{inside:?}");
+}
+
+#[test]
+fn a_calendar_takes_the_place_of_the_one_for_its_year() {
+    let folder = Folder::new();
+    let month = |m: u8, days: &str| format!(r#"{{"month":{m},"days":"{}"}}"#, if m == 3 { days } else { "1" });
+    let months = |days: &str| (1..=12).map(|m| month(m, days)).collect::<Vec<_>>().join(",");
+    let year = |year: u16, days: &str| format!(r#"{{"year":{year},"months":[{}]}}"#, months(days));
+    let (old, next, new) = (year(2026, "7,8"), year(2027, "6,7"), year(2026, "7,8,9"));
+    assert_eq!(counts(&folder.calendars(&[&old, &next]).expect("two years")), [2, 0, 0, 0]);
+    assert_eq!(counts(&folder.calendars(&[&old]).expect("a year")), [0, 0, 0, 1]);
+    assert_eq!(counts(&folder.calendars(&[&new]).expect("a year")), [0, 1, 0, 0]);
+    let wrong = folder.calendars(&[&next, "{}"]).expect_err("no calendar");
+    assert!(wrong.contains("1.json"), "{wrong}");
+    let wrong = folder.calendars(&[&old, &new]).expect_err("one year twice");
+    assert!(wrong.contains("second calendar of 2026"), "{wrong}");
+
+    // In force in calendars that follow one, before their own files, and in no others.
+    let open = Week::default();
+    let mut directory = Directory::empty(Node::new("lab", "lab.example"));
+    let own = vec![Year::read(&old).expect("a year")];
+    directory.calendars = vec![
+        Calendar { follows: true, years: own.clone(), ..Calendar::new("office", open.clone()) },
+        Calendar::new("guard", open),
+    ];
+    load(&folder.database()).expect("it can be read").put_into(&mut directory);
+    let imported: Vec<usize> = directory.calendars.iter().map(|calendar| calendar.imported.len()).collect();
+    assert_eq!(imported, [2, 0]);
+    assert_eq!(directory.calendars[0].missing(jiff::civil::date(2026, 11, 1)), None);
+    assert_eq!(directory.calendars[0].missing(jiff::civil::date(2027, 11, 1)), Some(2028));
 }
