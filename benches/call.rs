@@ -32,28 +32,34 @@ const WARM: u64 = 80_000;
 /// Rounds, of which the best counts, and calls of each.
 const ROUNDS: usize = 20;
 const ROUND: u64 = 2000;
+/// Calls of which the bytes held are the average.
+const HELD_CALLS: u64 = 2000;
 
 const SERVER: &str = "198.51.100.1:5060";
 const CARRIER: &str = "203.0.113.1:5060";
 const PHONE: &str = "192.0.2.50:5062";
 
-/// Counts allocations; growing one counts as well.
+/// Counts allocations (growing one counts as well), and the bytes that are held.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static HELD: AtomicU64 = AtomicU64::new(0);
 
 #[allow(unsafe_code)]
 // SAFETY: every call is handed to the server's allocator unchanged; only a counter is added.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        HELD.fetch_add(layout.size() as u64, Ordering::Relaxed);
         unsafe { MiMalloc.alloc(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size() as u64, Ordering::Relaxed);
         unsafe { MiMalloc.dealloc(at, layout) }
     }
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        HELD.fetch_add((size as u64).wrapping_sub(layout.size() as u64), Ordering::Relaxed);
         unsafe { MiMalloc.realloc(at, layout, size) }
     }
 }
@@ -102,6 +108,8 @@ struct Bench {
     live: VecDeque<Bytes>,
     actions: Vec<Action>,
     costs: [Cost; STEPS.len()],
+    /// For each call that begins the oldest ends.
+    ends: bool,
 }
 
 impl Bench {
@@ -124,6 +132,7 @@ impl Bench {
             live: VecDeque::new(),
             actions: Vec::new(),
             costs: Default::default(),
+            ends: true,
         };
         let binding = Binding {
             aor: "121".into(),
@@ -155,10 +164,20 @@ impl Bench {
         let up = self.receive(Step::Invite, CARRIER, invite).expect("the call is answered");
         self.receive(Step::Ack, CARRIER, request("ACK", 1, self.serial, &up));
         self.live.push_back(request("BYE", 2, self.serial, &up));
-        if self.live.len() > LIVE {
+        if self.live.len() > LIVE && self.ends {
             let bye = self.live.pop_front().expect("there are more than enough");
             let gone = self.receive(Step::Bye, CARRIER, bye).expect("the BYE is answered");
             assert!(gone.starts_with(b"SIP/2.0 200"), "{}", text(&gone));
+        }
+    }
+
+    /// Every transaction comes to its end.
+    fn rest(&mut self) {
+        let until = self.now.mono + Duration::from_secs(40);
+        while let Some(at) = self.b2bua.deadline().filter(|at| *at <= until) {
+            self.now.wall = self.now.wall + at.max(self.now.mono).since(self.now.mono);
+            self.now.mono = at.max(self.now.mono);
+            self.feed(Step::Timers, Event::Tick);
         }
     }
 
@@ -300,6 +319,21 @@ fn flow(remote: &str) -> Flow {
     Flow { transport: Transport::Udp, local: address(SERVER), remote: address(remote), conn: 0 }
 }
 
+/// The bytes that the core holds for a call that is up, its transactions being over.
+fn held(mode: Mode) {
+    let mut bench = Bench::new(mode);
+    // Tables that double have their size before and after, or the figure would depend on where they stand.
+    (0..LIVE as u64).for_each(|_| bench.call());
+    bench.rest();
+    let before = HELD.load(Ordering::Relaxed);
+    bench.ends = false;
+    (0..HELD_CALLS).for_each(|_| bench.call());
+    bench.rest();
+    let live = bench.live.iter().skip(LIVE).map(|bye| bye.len() as u64 + size_of::<Bytes>() as u64).sum::<u64>();
+    let bytes = (HELD.load(Ordering::Relaxed) - before - live) / HELD_CALLS;
+    println!("call: {mode:?} holds {bytes} bytes in the core while it is up");
+}
+
 /// What a call costs, whole and by step.
 fn figures(mode: Mode, warm: u64, calls: u64) {
     let mut bench = Bench::new(mode);
@@ -352,5 +386,6 @@ fn main() {
     println!();
     for mode in [Mode::Never, Mode::Relay, Mode::Recorded] {
         figures(mode, warm, calls);
+        held(mode);
     }
 }

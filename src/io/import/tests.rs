@@ -64,7 +64,7 @@ impl Folder {
             database: &self.database(),
             now: Wall::from_micros(0),
             rejects: &mut rejects,
-            progress: &Nobody,
+            progress: &(),
         };
         What::Calendar.import(&mut job).map_err(|error| error.to_string())
     }
