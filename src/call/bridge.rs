@@ -259,12 +259,12 @@ impl End {
         codecs.iter().any(|f| f.is_voice() && !f.same_codec(&used) && Format::BASIC.iter().any(|b| b.same_codec(f)))
     }
 
-    /// Whether both ends have agreed on the same codec for the first audio stream.
+    /// Whether what the peer of the other leg said has a codec that we told the peer of this one; or no voice is spoken at all.
     pub fn agrees(&self, other: &End) -> bool {
-        match (self.in_use(), other.in_use()) {
-            (Some([ours, _]), Some([theirs, _])) => ours.same_codec(&theirs),
-            (None, _) | (_, None) => true,
-        }
+        let (Some(own), Some(theirs)) = (self.last_heard(), other.last_heard()) else { return true };
+        let (Some(i), Some(j)) = (own.audio(), theirs.audio()) else { return true };
+        let told = self.formats_told(i);
+        theirs.media[j].codecs().iter().any(|f| f.is_voice() && told.iter().any(|told| told.same_codec(f)))
     }
 
     /// Whether what the peer offered has a codec that we speak.

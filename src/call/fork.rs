@@ -592,6 +592,7 @@ impl Call {
         if !late {
             leg.ack(cx, None);
         }
+        let heard_us = caller.is_up();
         caller.accept(cx, variant, answer.as_ref());
         let extension = leg.extension().filter(|number| cx.directory.extension(number).is_some()).cloned();
         self.answered_by = Some(extension.map_or_else(|| leg.peer.clone(), Peer::Extension));
@@ -609,7 +610,9 @@ impl Call {
         self.leave_line(cx);
         self.state = State::Connected(Connected { b: key, held: false, standing: None, recoding: false });
         self.journey.enter(cx.now, PhaseKind::Talk, &format!("{who} answered"));
-        self.recode(legs, cx);
+        if heard_us {
+            self.recode(legs, cx);
+        }
         if record && !late {
             self.begin_recording(legs, cx);
         }
