@@ -72,6 +72,9 @@ fn leads(
         // Phones that forward by themselves would ring rescuers with somebody else's call.
         Some(Target::Emergency(_)) => Err("an emergency number is only ever dialled".to_owned()),
         Some(Target::Extension(own)) if own == extension => Err("it is its own number".to_owned()),
+        Some(Target::Extension(caller)) if matches!(ask, Ask::Dialled { extension, .. } if extension == caller) => {
+            Err("it is who calls".to_owned())
+        }
         Some(_) => Ok((plan.stages, because)),
     }
 }
