@@ -524,6 +524,10 @@ impl World {
         let mut packet = bytes.to_vec();
         for i in 0..self.relays.len() {
             let verdict = self.relays[i].packet(now, arrival, &mut packet);
+            if verdict == Verdict::Fan {
+                self.announce(i, arrival.port, &packet);
+                break;
+            }
             if let Verdict::Forward { port, to, rtcp } = verdict {
                 let own = SocketAddr::new(self.server.ip(), port.0 + u16::from(rtcp));
                 match self.nodes.iter().position(|n| n.phone.id.address.ip() == to.ip()) {
@@ -546,20 +550,36 @@ impl World {
         }
     }
 
+    /// Sends a packet to everybody who hears the announcement.
+    fn announce(&mut self, relay: usize, from: Port, packet: &[u8]) {
+        let mut buffer = [0; 2048];
+        let now = Instant::from_micros(self.now);
+        for nth in 0..self.relays[relay].fans(from) {
+            if let Some(spoken) = self.relays[relay].fan(now, from, nth, packet, &mut buffer) {
+                self.spoken(spoken, &buffer);
+            }
+        }
+    }
+
+    fn spoken(&mut self, spoken: Spoken, buffer: &[u8]) {
+        let Spoken { port, to, length } = spoken;
+        let own = SocketAddr::new(self.server.ip(), port.0);
+        match self.nodes.iter().position(|n| n.phone.id.address.ip() == to.ip()) {
+            Some(node) => {
+                let bytes = Bytes::copy_from_slice(&buffer[..length]);
+                self.send_rtp(own, to, Parcel::RtpToNode { node, port: to.port(), from: own, bytes });
+            }
+            // Nobody of this world listens to groups.
+            None if to.ip().is_multicast() => {}
+            None => self.oracle.fault(self.now, format!("sound to {to}, where nobody is")),
+        }
+    }
+
     /// Sends what is due of the sounds that the server plays.
     fn speak(&mut self, relay: usize) {
         let mut buffer = [0; 2048];
-        while let Some(Spoken { port, to, length }) =
-            self.relays[relay].speak(Instant::from_micros(self.now), &mut buffer)
-        {
-            let own = SocketAddr::new(self.server.ip(), port.0);
-            match self.nodes.iter().position(|n| n.phone.id.address.ip() == to.ip()) {
-                Some(node) => {
-                    let bytes = Bytes::copy_from_slice(&buffer[..length]);
-                    self.send_rtp(own, to, Parcel::RtpToNode { node, port: to.port(), from: own, bytes });
-                }
-                None => self.oracle.fault(self.now, format!("a prompt to {to}, where nobody is")),
-            }
+        while let Some(spoken) = self.relays[relay].speak(Instant::from_micros(self.now), &mut buffer) {
+            self.spoken(spoken, &buffer);
         }
     }
 

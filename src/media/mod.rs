@@ -5,6 +5,7 @@ pub mod codec;
 pub mod dtmf;
 pub mod ear;
 pub mod packet;
+pub mod polycom;
 pub mod prompt;
 pub mod relay;
 pub mod rtcp;
@@ -167,6 +168,24 @@ pub enum Command {
         port: Port,
         /// RTP clock of the main payload, in Hz.
         clock: u32,
+    },
+    /// An announcement: what arrives at `from` leaves from each of `to`, and what arrives there goes nowhere. Replaces links.
+    Fan {
+        /// Who speaks.
+        from: Port,
+        /// The payload type that is heard, the same at every port; others go nowhere.
+        payload_type: u8,
+        /// Who hears it.
+        to: Vec<Port>,
+    },
+    /// The peer of a port is a Polycom group: alerts begin now, and the port's end is told it before [`Output::Closed`].
+    Polycom {
+        /// Which; its peer is told with [`Command::Remote`].
+        port: Port,
+        /// Channel, 1 to 50.
+        channel: u8,
+        /// Shown on the phones, 13 characters of ASCII.
+        name: String,
     },
     /// What may flow: `send` lets packets out of this port, `expect` has the silence clock run.
     Flow {

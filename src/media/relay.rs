@@ -14,6 +14,8 @@
 //!
 //! No allocation, no lock, no clock here: [`Relay::packet`] is what `io::relay` calls per packet.
 
+pub mod fan;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -68,6 +70,8 @@ pub enum Verdict {
         /// from the RTCP port of the pair.
         rtcp: bool,
     },
+    /// It leaves from many ports: see [`Relay::fan`].
+    Fan,
     /// It goes no further.
     Drop(Dropped),
 }
@@ -76,7 +80,9 @@ impl Verdict {
     /// Whether it is the peer's own packet, which a recording wants wherever it goes.
     pub fn is_from_peer(self) -> bool {
         match self {
-            Verdict::Forward { .. } | Verdict::Drop(Dropped::Unlinked | Dropped::Muted | Dropped::Nowhere) => true,
+            Verdict::Forward { .. }
+            | Verdict::Fan
+            | Verdict::Drop(Dropped::Unlinked | Dropped::Muted | Dropped::Nowhere) => true,
             Verdict::Drop(Dropped::Closed | Dropped::Stranger | Dropped::Unproven | Dropped::Malformed) => false,
         }
     }
@@ -123,6 +129,8 @@ pub struct Relay {
     sounds: Arc<Library>,
     /// Ends that speak, by when their next packet is due.
     speakers: VecDeque<u16>,
+    /// Ends that speak to a group with alerts and ends.
+    zones: Vec<u16>,
 }
 
 impl Default for Relay {
@@ -134,6 +142,7 @@ impl Default for Relay {
             news: Vec::new(),
             sounds: Arc::default(),
             speakers: VecDeque::new(),
+            zones: Vec::new(),
         }
     }
 }
@@ -172,6 +181,9 @@ impl Relay {
                     end.expect = expect;
                 }
             }
+            Command::Fan { from, payload_type, to } => self.announce(from, payload_type, &to),
+            Command::Polycom { port, channel, name } => self.alert(now, port, channel, &name),
+            Command::Close { port } if self.lingers(now, port) => {}
             Command::Close { port } => {
                 if let Some(stats) = self.close(port) {
                     out.push(Output::Closed { port, stats });
@@ -199,6 +211,9 @@ impl Relay {
 
     /// The next packet of ours that is due, written to the front of `buffer`: to be sent at once. To be asked until there is none.
     pub fn speak(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Spoken> {
+        if let Some(spoken) = self.signal(now, buffer) {
+            return Some(spoken);
+        }
         loop {
             let slot = *self.speakers.front()?;
             let end = self.ends[usize::from(slot)].as_mut()?;
@@ -214,7 +229,7 @@ impl Relay {
                 continue;
             };
             self.speakers.push_back(slot);
-            if let Some(to) = end.target(false).filter(|_| end.send) {
+            if let Some(to) = end.target(false).filter(|_| end.send && length > 0) {
                 end.stats.sent += 1;
                 return Some(Spoken { port: end.port, to, length });
             }
@@ -223,7 +238,8 @@ impl Relay {
 
     /// When [`Relay::speak`] will have something.
     pub fn speaks_at(&self) -> Option<Instant> {
-        self.ends[usize::from(*self.speakers.front()?)].as_ref()?.speaks_at()
+        let speaker = self.speakers.front().and_then(|slot| self.ends[usize::from(*slot)].as_ref()?.speaks_at());
+        speaker.into_iter().chain(self.signals_at()).min()
     }
 
     /// Takes one packet, which may be patched in place. It must be sent at once and unchanged if the verdict is to forward it.
@@ -318,6 +334,10 @@ impl Relay {
                 self.news.push(Output::Digit { port: arrival.port, digit });
             }
         }
+        if let (Some(header), false) = (&header, end.fan.is_empty()) {
+            let heard = header.payload_type == end.fan_payload;
+            return if heard { Ok(Verdict::Fan) } else { Err(Dropped::Muted) };
+        }
         let to = end.link.ok_or(Dropped::Unlinked)?;
         let [Some(end), Some(far)] = self.pair(from, usize::from(to)) else { return Err(Dropped::Unlinked) };
         // RTCP goes on while a stream is held (RFC 3264 5.1): whoever hears nothing at all gives the call up.
@@ -351,6 +371,8 @@ impl Relay {
         if let Some(slot) = self.slot(port) {
             // A port that the core opens again without closing it begins anew; its link goes with it.
             self.unlink(slot);
+            self.leave_fan(slot);
+            self.zones.retain(|zone| usize::from(*zone) != slot);
             self.speakers.retain(|speaker| usize::from(*speaker) != slot);
             self.ends[slot] = Some(end);
             return;
@@ -370,6 +392,8 @@ impl Relay {
     fn close(&mut self, port: Port) -> Option<Stats> {
         let slot = self.slot(port)?;
         self.unlink(slot);
+        self.leave_fan(slot);
+        self.zones.retain(|zone| usize::from(*zone) != slot);
         self.speakers.retain(|speaker| usize::from(*speaker) != slot);
         self.index[usize::from(port.0)] = 0;
         self.free.push(slot as u16);
@@ -454,6 +478,14 @@ struct End {
     far: Far,
     far_rtcp: Option<SocketAddr>,
     link: Option<u16>,
+    /// Ends that hear what this one's peer says,
+    fan: Vec<u16>,
+    /// in this payload type.
+    fan_payload: u8,
+    /// The end whose peer this one's peer hears.
+    heard_from: Option<u16>,
+    /// The Polycom group that this end speaks to.
+    zone: Option<Box<fan::Zone>>,
     map: SmallVec<[PtMap; 4]>,
     send: bool,
     expect: bool,
@@ -480,6 +512,10 @@ impl End {
             far: Far::Unknown,
             far_rtcp: None,
             link: None,
+            fan: Vec::new(),
+            fan_payload: 0,
+            heard_from: None,
+            zone: None,
             map: SmallVec::new(),
             send: false,
             expect: false,
@@ -504,6 +540,12 @@ impl End {
         let frame = prompt.frame(now)?;
         let length = FIXED + frame.len();
         buffer.get_mut(FIXED..length)?.copy_from_slice(frame);
+        if let Some(zone) = &mut self.zone {
+            let (frame, payload_type) = (frame.to_vec(), prompt.payload_type);
+            let length = zone.wrap(payload_type, &frame, buffer).unwrap_or(0);
+            prompt.advance();
+            return Some(length);
+        }
         let due = prompt.due();
         let (timestamp, marker) = prompt.timestamp(|| self.outgoing.due(due, self.ssrc));
         let seq = self.outgoing.own((self.port, self.ssrc), due, timestamp);

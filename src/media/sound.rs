@@ -29,6 +29,8 @@ pub const PRESS_1: &str = "press-1";
 pub const RINGBACK: &str = "ringback";
 /// A short tone.
 pub const BEEP: &str = "beep";
+/// Two tones before an announcement.
+pub const CHIME: &str = "chime";
 /// Half a second of nothing.
 pub const PAUSE: &str = "pause";
 
@@ -129,6 +131,10 @@ impl Library {
         };
         library.put(RINGBACK, tone(425, 1000, 4000));
         library.put(BEEP, tone(1000, 200, 100));
+        let falling = |hz, ms: usize| Tone::new(hz, NARROW).take(ms * 8).map(|s| s / 2);
+        let chime: Vec<i16> =
+            falling(659, 400).chain(falling(523, 500)).chain(std::iter::repeat_n(0, 100 * 8)).collect();
+        library.put(CHIME, Sound::new(&chime, NARROW));
         library.put(PAUSE, tone(0, 0, 500));
         library
     }

@@ -99,11 +99,25 @@ impl Sockets {
                 IpAddr::V4(_) => SockRef::from(&socket).set_tos_v4(VOICE),
                 IpAddr::V6(_) => SockRef::from(&socket).set_tclass_v6(VOICE),
             };
+            self.to_groups(&SockRef::from(&socket));
             Ok::<UdpSocket, io::Error>(socket)
         };
         Ok(Pair { rtp: bind(port.0)?, rtcp: bind(port.0 + 1)? })
     }
+
+    /// What goes to a multicast group goes out by the interface that we are bound to, and no router passes it on. A machine
+    /// without multicast relays calls all the same.
+    fn to_groups(&self, socket: &SockRef<'_>) {
+        let _ = match self.ip {
+            IpAddr::V4(ip) if ip.is_unspecified() => socket.set_multicast_ttl_v4(GROUP_HOPS),
+            IpAddr::V4(ip) => socket.set_multicast_ttl_v4(GROUP_HOPS).and_then(|()| socket.set_multicast_if_v4(&ip)),
+            IpAddr::V6(_) => socket.set_multicast_hops_v6(GROUP_HOPS),
+        };
+    }
 }
+
+/// Routers that an announcement to a multicast group passes: none.
+const GROUP_HOPS: u32 = 1;
 
 /// Raises the limit of open files as far as we may, and says how many pairs fit under it.
 pub fn allowance() -> usize {

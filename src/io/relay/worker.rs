@@ -195,11 +195,26 @@ impl Worker {
         if let (Some(fixed), Some(tape), true) = (before, &mut self.tape, verdict.is_from_peer()) {
             tape.packet(now, arrival.port, &fixed, &packet[FIXED..]);
         }
+        if verdict == Verdict::Fan {
+            return self.announce(now, arrival.port, length, buffer);
+        }
         if let Verdict::Forward { port, to, rtcp } = verdict
             && let Some(pair) = self.sockets.index(port).and_then(|index| self.sockets.pair(index))
         {
             // A full buffer or an unreachable peer loses this packet, as any network does.
             let _ = socket(pair, rtcp).send_to(packet, to);
+        }
+    }
+
+    /// Sends a packet from every port that hears the announcement.
+    fn announce(&mut self, now: Instant, from: Port, length: usize, packet: &[u8]) {
+        let mut buffer = [0; MAX_PACKET + 1];
+        for nth in 0..self.relay.fans(from) {
+            if let Some(Spoken { port, to, length }) = self.relay.fan(now, from, nth, &packet[..length], &mut buffer)
+                && let Some((_, pair)) = self.pair(port)
+            {
+                let _ = pair.rtp.send_to(&buffer[..length], to);
+            }
         }
     }
 
