@@ -195,7 +195,7 @@ fn main() {
     };
     let place = |ask: &Ask| match ask {
         Ask::In { caller: Some(caller), .. } => directory.numbering.place(*caller).regions.len(),
-        Ask::In { .. } | Ask::Dialled { .. } => 0,
+        Ask::In { .. } | Ask::Dialled { .. } | Ask::Operator { .. } => 0,
     };
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(3)).configure_from_args();
     let mut group = criterion.benchmark_group("plan");

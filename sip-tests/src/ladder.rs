@@ -109,6 +109,7 @@ enum Given {
     Health(Health),
     Forgets,
     Careless,
+    Calls(String),
 }
 
 #[derive(Clone, Debug)]
@@ -324,6 +325,7 @@ impl Ladder {
                 Given::Refuses(method, code) => habit.refuse.push((method, code)),
                 Given::Formats(formats) => habit.formats = formats,
                 Given::Careless => habit.careless = true,
+                Given::Calls(itself) => habit.user_agent = itself,
                 Given::Forgets => habit.keeps_registered = false,
                 Given::Health(_) => {}
             }
@@ -417,6 +419,12 @@ impl Play {
             }
             Step::OneWay { from, to, time } => {
                 let (from, to) = (self.node(from)?, self.node(to)?);
+                if !fair {
+                    let (since, patience) = (self.world.now, self.world.now + 40 * SEC);
+                    let hears =
+                        |w: &mut World| w.nodes[to].phone.calls.iter().any(|c| !c.hears_since(since + 1).is_empty());
+                    self.world.play_until(patience, hears);
+                }
                 let since = self.world.now;
                 self.world.play(since + time);
                 self.hears(to, from, since)
@@ -1082,6 +1090,7 @@ fn given(w: &[&str]) -> Result<Given, String> {
         ["is", health] => Given::Health(read_health(health)?),
         ["forgets", "to", "refresh"] => Given::Forgets,
         ["answers", "holds", "carelessly"] => Given::Careless,
+        ["calls", "itself", name] => Given::Calls(name.to_string()),
         _ => return Err("not understood".into()),
     })
 }

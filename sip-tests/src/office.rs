@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use strowger::directory::contacts::{Builder, NewContact};
 use strowger::directory::{
-    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Hook, Label, Listen, MediaPolicy, Mobile, Node,
-    Number, NumberFormat, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk, When, calendar,
+    CallerIdForm, Cidr, Class, Dial, Directory, E164, Extension, Hook, Label, Listen, MediaPolicy, Member, Mobile,
+    Node, Number, NumberFormat, Page, People, Queue, Recording, Relay, Route, Secret, Step, Strategy, Target, Trunk,
+    When, calendar,
 };
 use strowger::sip::digest::Algorithm;
 use strowger::sip::transport::Transport;
@@ -24,7 +25,7 @@ pub const CARRIERS: [(&str, &str, &str); 3] = [
     ("carrier-b", "198.51.100.1:5060", "carrier-b"),
 ];
 /// Extensions of the company.
-pub const EXTENSIONS: [&str; 8] = ["121", "122", "123", "124", "130", "221", "321", "601"];
+pub const EXTENSIONS: [&str; 9] = ["121", "122", "123", "124", "130", "221", "321", "601", "602"];
 
 /// The password of a phone.
 pub fn password(extension: &str) -> String {
@@ -92,9 +93,11 @@ fn plain() -> Directory {
                 _ => Class::National,
             },
             max_calls: 2,
-            paging: number == "601",
+            paging: number.starts_with('6'),
             record: None,
             mobile: None,
+            vendor: None,
+            intercom_from: None,
         });
     }
     d.queues.push(Queue {
@@ -115,9 +118,14 @@ fn plain() -> Directory {
     }
     let to = steps("queue:sales").expect("steps");
     d.routes.push(Route { name: "everyone else".into(), when: When::default(), to, record: None });
+    d.pages = vec![
+        Page { allow: people("extension:121,group:foremen"), ..Page::new("700", members("601,602")) },
+        Page { emergency: true, allow: people("extension:130"), ..Page::new("799", members("page:700")) },
+    ];
     d.dial = Dial {
         outside: ["8XXXXXXXXXX", "+X.", "810X."].map(Label::from).to_vec(),
         emergency: vec!["112".into()],
+        intercom: Some("*80".into()),
         codes: Vec::new(),
     };
     d
@@ -204,6 +212,9 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
             match field {
                 "max_calls" => extension.max_calls = value.parse().ok()?,
                 "mobile" => extension.mobile = Some(mobile(value)?),
+                "groups" => extension.groups = labels(),
+                "vendor" => extension.vendor = Some(value.into()),
+                "intercom_from" => extension.intercom_from = Some(people(value)),
                 "outbound" => {
                     extension.outbound = match value {
                         "internal" => Class::Internal,
@@ -213,6 +224,17 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
                         _ => return None,
                     }
                 }
+                _ => return None,
+            }
+        }
+        ["page", number, field] => {
+            let page = d.pages.iter_mut().find(|p| &*p.number == number)?;
+            match field {
+                "members" => page.members = members(value),
+                "allow" => page.allow = people(value),
+                "max" => page.max = duration(value)?,
+                "chime" => page.chime = value == "yes",
+                "talkback" => page.talkback = value == "yes",
                 _ => return None,
             }
         }
@@ -262,6 +284,28 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
     Some(())
 }
 
+/// `601,page:700,multicast:239.255.70.0:10000`.
+fn members(text: &str) -> Vec<Member> {
+    let member = |text: &str| match text.split_once(':') {
+        Some(("page", number)) => Member::Page(number.into()),
+        Some(("group", name)) => Member::Group(name.into(), None),
+        Some(("multicast", group)) => Member::Multicast(group.parse().expect("a group")),
+        Some(("polycom", group)) => Member::Polycom { group: group.parse().expect("a group"), channel: 26 },
+        _ => Member::Extension(text.into()),
+    };
+    text.split(',').map(member).collect()
+}
+
+/// `extension:121,group:foremen`, `nobody`.
+fn people(text: &str) -> Vec<People> {
+    let one = |text: &str| match text.split_once(':') {
+        Some(("extension", number)) => Some(People::Extension(number.into())),
+        Some(("group", name)) => Some(People::Group(name.into(), None)),
+        _ => None,
+    };
+    text.split(',').filter_map(one).collect()
+}
+
 /// Steps, separated by commas.
 pub fn steps(text: &str) -> Option<Vec<Step>> {
     text.split(',').map(step).collect()
@@ -291,6 +335,7 @@ fn step(text: &str) -> Option<Step> {
         "number" => Target::Number(name.parse().ok()?),
         "hook" => Target::Hook(name.into()),
         "play" => Target::Play(name.into()),
+        "page" => Target::Page(name.into()),
         "reject" => Target::Reject(name.parse().ok()?),
         _ => Target::NotYet(text.into()),
     };

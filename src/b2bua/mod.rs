@@ -215,6 +215,7 @@ impl B2bua {
             ladder: ladder::Ladder::new(settings.ladder, rng.hasher()),
             out: VecDeque::new(),
             locals,
+            taken_over: Vec::new(),
             media: settings.media,
             now: Now::default(),
             directory,
@@ -368,6 +369,9 @@ impl B2bua {
             if !self.node.wants.is_empty() {
                 std::mem::take(&mut self.node.wants).into_iter().for_each(|want| self.want(want));
             }
+            for taken in std::mem::take(&mut self.node.taken_over) {
+                self.take_over(&taken);
+            }
             if !self.said.is_empty() || !self.node.wants.is_empty() {
                 continue;
             }
@@ -375,6 +379,15 @@ impl B2bua {
                 return;
             }
             self.serve();
+        }
+    }
+
+    /// A phone leaves every call but the page that wants it.
+    fn take_over(&mut self, taken: &node::TakenOver) {
+        let calls = self.node.busy.get(&taken.extension).into_iter().flatten();
+        let others: Vec<CallKey> = calls.map(|(key, _)| *key).filter(|key| *key != taken.page).collect();
+        for key in others {
+            self.on_call(key, |call, legs, cx| call.give_up_phone(legs, cx, &taken.extension, &taken.words));
         }
     }
 
@@ -856,6 +869,7 @@ impl B2bua {
         let plan = policy::plan(&opening.question, &directory, self.node.now.wall);
         let direction = match (plan.kind, &opening.trunk) {
             (_, Some(_)) => Direction::In,
+            (Kind::Page, None) => Direction::Page,
             (Kind::Out, None) => Direction::Out,
             (Kind::In | Kind::Internal, None) => Direction::Internal,
         };

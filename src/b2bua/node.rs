@@ -49,6 +49,14 @@ pub enum Due {
     Line,
 }
 
+/// A phone that an emergency page wants: it leaves all other calls.
+#[derive(Debug)]
+pub(super) struct TakenOver {
+    pub page: CallKey,
+    pub extension: Label,
+    pub words: String,
+}
+
 /// The node.
 #[derive(Debug)]
 pub struct Node {
@@ -68,6 +76,8 @@ pub struct Node {
     pub(super) ladder: Ladder,
     pub(super) out: VecDeque<Action>,
     pub(super) locals: Locals,
+    /// Phones that an emergency page wants.
+    pub(super) taken_over: Vec<TakenOver>,
     pub(super) media: IpAddr,
     pub(super) now: Now,
 }
@@ -150,6 +160,7 @@ impl Switch for Node {
                         .map(|p| if p.starts_with('<') { p.clone() } else { format!("<{p}>") })
                         .collect(),
                     media: self.media,
+                    agent: b.user_agent.clone(),
                 };
                 self.registrar.bindings(number, self.now).map(place).collect()
             }
@@ -159,6 +170,7 @@ impl Switch for Node {
                     uri: with_user(&uri, user, &flow),
                     route: Vec::new(),
                     media: self.media,
+                    agent: None,
                 };
                 self.trunks.places(trunk).into_iter().map(place).collect()
             }
@@ -227,6 +239,10 @@ impl Switch for Node {
 
     fn trunk_said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>) {
         self.trunks.said(now, trunk, flow, fault, &mut self.wants);
+    }
+
+    fn take_over(&mut self, page: CallKey, extension: &Label, words: &str) {
+        self.taken_over.push(TakenOver { page, extension: extension.clone(), words: words.to_owned() });
     }
 
     fn named(&mut self, call: RecordId, call_id: &str, who: Label) {

@@ -127,12 +127,24 @@ impl End {
         self.heard.as_ref()
     }
 
-    /// Our own answer to what the peer offered last, by which we speak with it ourselves: its first codec that we speak, and every
+    /// Our own offer of one audio stream, before the peer has said anything. Silence is not counted.
+    pub fn offer(&mut self, desk: &mut Desk<'_>, codec: &Format) -> Result<Bytes, NoPort> {
+        let port = (desk.take)().ok_or(NoPort)?;
+        let kind = Kind::Rtp { clock: codec.clock };
+        desk.commands.push(Command::Open { port, kind, ssrc: self.ssrc, timeout: Duration::ZERO });
+        self.streams.push(Stream { port: Some(port), kind, numbers: Numbers::default() });
+        let codecs = std::slice::from_ref(codec);
+        let body = offer::offer(&self.origin, self.address, port.0, codecs, Direction::SendRecv).to_bytes();
+        self.told = Some(body.clone());
+        Ok(body)
+    }
+
+    /// Our own answer to what the peer offered last, by which we speak with it ourselves: its first codec of `codecs`, and every
     /// stream but the first audio stream refused.
-    pub fn answer(&mut self) -> Option<Bytes> {
+    pub fn answer(&mut self, codecs: &[Format]) -> Option<Bytes> {
         let theirs = self.last_heard()?;
         let port = self.streams.get(theirs.audio()?)?.port?.0;
-        let (address, codecs) = (self.address, &Format::BASIC);
+        let address = self.address;
         let answer = |origin: &Origin| offer::answer(&theirs, origin, address, port, codecs, Direction::SendRecv).ok();
         let mut body = answer(&self.origin)?.to_bytes();
         if self.told.as_ref().is_some_and(|told| *told != body) {
@@ -143,13 +155,14 @@ impl End {
         Some(body)
     }
 
-    /// Has packets flow between us and the peer, with nobody beyond us. Silence is not counted.
-    pub fn attend(&self, commands: &mut Vec<Command>) {
+    /// Has packets flow between us and the peer, with nobody beyond us. `expected`: whether silence is counted.
+    pub fn attend(&self, commands: &mut Vec<Command>, expected: bool) {
         let Some(theirs) = self.last_heard() else { return };
         self.point(commands, &theirs);
         if let Some((i, port)) = theirs.audio().and_then(|i| Some((i, self.streams.get(i)?.port?))) {
-            let send = offer::direction(&theirs, i).receives();
-            commands.push(Command::Flow { port, send, expect: false });
+            let direction = offer::direction(&theirs, i);
+            let (send, expect) = (direction.receives(), expected && direction.sends());
+            commands.push(Command::Flow { port, send, expect });
         }
     }
 
@@ -265,6 +278,20 @@ impl End {
         let (Some(i), Some(j)) = (own.audio(), theirs.audio()) else { return true };
         let told = self.formats_told(i);
         theirs.media[j].codecs().iter().any(|f| f.is_voice() && told.iter().any(|told| told.same_codec(f)))
+    }
+
+    /// The first of these codecs that the peer offered under its own number, for its first audio stream.
+    pub fn offers<'a>(&self, codecs: &'a [Format]) -> Option<&'a Format> {
+        let theirs = self.last_heard()?;
+        let offered = theirs.media[theirs.audio()?].codecs();
+        let same = |f: &Format| codecs.iter().find(|own| own.same_codec(f) && own.payload == f.payload);
+        offered.iter().find_map(same)
+    }
+
+    /// What arrives for the peer is not let through, until [`link`] says otherwise.
+    pub fn mute(&self, commands: &mut Vec<Command>) {
+        let port = self.last_heard().and_then(|theirs| self.streams.get(theirs.audio()?)?.port);
+        commands.extend(port.map(|port| Command::Flow { port, send: false, expect: false }));
     }
 
     /// Whether what the peer offered has a codec that we speak.

@@ -19,19 +19,20 @@ impl Call {
         let now = self.ended_at.unwrap_or_default();
         let (journey, sums, ended_at) = self.journey.finish(now);
         let started_at = self.journey.started_at();
+        let paged = self.paged.as_ref().map(|page| format!("page:{page}"));
         let ms = |ms: u64| started_at + std::time::Duration::from_millis(ms);
         CallRecord {
             id: self.id,
             v: VERSION,
             direction: self.direction,
             started_at,
-            answered_at: self.journey.first(PhaseKind::Talk).map(ms),
+            answered_at: self.journey.first_answered().map(ms),
             ended_at,
             caller: self.caller.clone(),
             called: self.called.clone(),
             shown: self.shown.clone(),
             outcome: self.outcome(now),
-            answered_by: self.answered_by.as_ref().map(Peer::to_string),
+            answered_by: self.answered_by.as_ref().map(Peer::to_string).or(paged),
             branch: self.branch.as_deref().map(str::to_owned),
             trunk: self.trunk.as_deref().map(str::to_owned),
             wait_ms: sums.wait,
@@ -52,7 +53,7 @@ impl Call {
     }
 
     fn outcome(&self, now: Now) -> Outcome {
-        if self.answered_by.is_some() {
+        if self.answered_by.is_some() || self.paged.is_some() {
             return Outcome::Answered;
         }
         let Some(end) = &self.end else { return Outcome::Failed };

@@ -21,6 +21,7 @@ use crate::base::Instant;
 use crate::media::sound::{PAUSE, PRESS_1, SoundName, digits};
 use crate::media::{Command, Port};
 use crate::sdp::Session;
+use crate::sdp::session::Format;
 
 /// How long somebody has to press the key, from the answer on, whatever is left of the time to ring.
 pub const CONFIRM: Duration = Duration::from_secs(15);
@@ -96,7 +97,7 @@ impl Call {
                 let session = Session::parse(body).ok().filter(|session| end.answers(session))?;
                 end.heard(desk, &session, body, source).ok()?;
             }
-            end.attend(desk.commands);
+            end.attend(desk.commands, false);
             end.voice()
         })?;
         let (port, codec, payload_type) = (voice.port, voice.codec, voice.payload_type);
@@ -166,7 +167,12 @@ impl Call {
             Event::Restated { body } => {
                 self.ask_for_key(legs, cx, key, Some(body));
             }
-            Event::Offered { body } => self.offered_while_asked(legs, cx, key, body.as_ref()),
+            // A carrier moves its media, or refreshes its session: we answer for the caller.
+            Event::Offered { body } => {
+                if self.answer_alone(legs, cx, key, body.as_ref(), &Format::BASIC) {
+                    self.ask_for_key(legs, cx, key, None);
+                }
+            }
             // Nothing of ours is under way there.
             Event::Progress { .. }
             | Event::Answered { .. }
@@ -178,35 +184,6 @@ impl Call {
             | Event::Withdrawn => {}
         }
         true
-    }
-
-    /// A carrier moves its media, or refreshes its session: we answer for the caller.
-    fn offered_while_asked(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, body: Option<&Bytes>) {
-        let Some(leg) = legs.get_mut(key) else { return };
-        let session = body.and_then(|body| Session::parse(body).ok());
-        let (Some(session), Some(body), Some(end)) = (session, body, leg.end.as_mut()) else {
-            return leg.answer_offered(cx, 488, "Not Acceptable Here", None);
-        };
-        if end.repeats(&session) {
-            let told = end.last_told().cloned();
-            return leg.answer_offered(cx, 200, "OK", told.as_ref());
-        }
-        let source = leg.flow.remote.ip();
-        let standing = end.standing();
-        let answer = match end.may_follow(&session) {
-            true => self.at_desk(cx, |desk| end.heard(desk, &session, body, source).ok().and_then(|()| end.answer())),
-            false => None,
-        };
-        match answer {
-            Some(answer) => {
-                leg.answer_offered(cx, 200, "OK", Some(&answer));
-                self.ask_for_key(legs, cx, key, None);
-            }
-            None => {
-                end.restore(standing.0, standing.1);
-                leg.answer_offered(cx, 488, "Not Acceptable Here", None);
-            }
-        }
     }
 
     /// Whoever was asked for too long is nobody's answer.

@@ -12,7 +12,8 @@ use super::leg::{Dial, Diverted, Event, Leg, Peer};
 use super::record::{By, Direction, PhaseKind};
 use super::{Call, Cause, Connected, Cx, ELSEWHERE, Final, LegKey, Legs, NO_PORT, Place, Ringing, State};
 use crate::base::Instant;
-use crate::directory::{E164, Queue};
+use crate::directory::vendor::{self, AutoAnswer};
+use crate::directory::{Directory, E164, Queue};
 use crate::policy::{self, Branch, Fork, Kind, MAX_STAGES, Stage, Way};
 use crate::sdp::Session;
 use crate::sdp::session::Format;
@@ -157,6 +158,13 @@ impl Call {
             Fork::Skip(status) => ringing.note(Final::new(status, phrase(status))),
             Fork::Ring(branches) => self.begin(legs, cx, branches, stage.ring),
             Fork::Play(name) => self.begin_prompt(legs, cx, &name, stage.answer),
+            Fork::Page(number) if ringing.rungs.is_empty() && ringing.stage.as_ref() == Some(stage) => {
+                self.begin_page(legs, cx, &number);
+            }
+            Fork::Page(number) => {
+                let because = "skipped: it is not heard while another step rings";
+                self.plan.why.push(policy::Why::new(format!("page:{number}"), because));
+            }
             Fork::Through(stages) => return stages,
             Fork::Ask(hook) if ringing.rungs.is_empty() && ringing.stage.as_ref() == Some(stage) => {
                 self.ask_hook(legs, cx, &hook);
@@ -185,10 +193,12 @@ impl Call {
                 continue;
             }
             let in_vain = branch.ways.first().is_some_and(|way| ringing.unconfirmed.contains(way));
-            if let (true, Some(because)) = (branch.confirm, unasked.or(in_vain.then_some("it did not confirm before")))
-            {
+            let spoken_to = branch.confirm || branch.intercom;
+            if let (true, Some(because)) = (spoken_to, unasked.or(in_vain.then_some("it did not confirm before"))) {
                 let rule = branch.ways.first().map_or_else(String::new, name);
-                self.plan.why.push(policy::Why::new(rule, format!("not rung, since it has to confirm: {because}")));
+                self.plan
+                    .why
+                    .push(policy::Why::new(rule, format!("not rung, since we have to speak to it: {because}")));
                 continue;
             }
             let begins = cx.now.mono + branch.after;
@@ -336,8 +346,12 @@ impl Call {
         if let Some(diverted) = &mut self.identity.diverted {
             diverted.unanswered = self.first_ring.is_some();
         }
-        let (confirm, anew) = ringing.rungs.get(i).map_or((false, false), |rung| (rung.branch.confirm, rung.anew));
-        let offer = match self.offer_for(legs, cx, &place, confirm, anew) {
+        let (confirm, intercom, anew) = ringing
+            .rungs
+            .get(i)
+            .map_or((false, false, false), |rung| (rung.branch.confirm, rung.branch.intercom, rung.anew));
+        let agent = place.agent.clone();
+        let offer = match self.offer_for(legs, cx, &place, confirm || intercom, anew) {
             Ok(offer) => offer,
             Err(NoPort) => {
                 self.refuse(legs, cx, 503, "Service Unavailable", Some(NO_PORT.to_owned()), Cause::Fault);
@@ -356,7 +370,10 @@ impl Call {
         if let (true, None, Way::Trunk { shown: Some(by), .. }) = (rung.branch.sent_on, &identity.diverted, way) {
             identity.diverted = Some(Diverted { by: *by, unanswered: self.first_ring.is_some() });
         }
-        let dial = Dial::new(cx, way, place, &identity, self.max_forwards, body, impatient);
+        let mut dial = Dial::new(cx, way, place, &identity, self.max_forwards, body, impatient);
+        if intercom {
+            dial = dial.by_itself(auto_answer(cx.directory, &peer, agent.as_deref()));
+        }
         let (call, owner) = (self.key, rung.branch.owner.clone());
         let key = legs.insert_with_key(|key| Leg::uac(key, call, number, peer, dial, end, cx));
         let Some(leg) = legs.get_mut(key) else { return false };
@@ -568,6 +585,7 @@ impl Call {
 
     /// Somebody has answered, and confirmed it where that was wanted.
     pub(super) fn wins(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, body: Option<Bytes>, early: u8) {
+        let intercom = matches!(&self.state, State::Ringing(r) if r.rung_of(key).is_some_and(|r| r.branch.intercom));
         let late = legs.get(self.a).is_some_and(|a| a.offered_late());
         let answered_early = legs.get(key).and_then(|l| l.end.as_ref()).is_none_or(|e| e.last_heard().is_some());
         let answer = match body.as_ref().map(|b| self.answer_from(legs, cx, key, b, !late)).transpose() {
@@ -608,8 +626,11 @@ impl Call {
         let record = self.records();
         self.wrap_up = self.queue_of(cx).map_or(Duration::ZERO, |queue| queue.wrap_up);
         self.leave_line(cx);
-        self.state = State::Connected(Connected { b: key, held: false, standing: None, recoding: false });
+        self.state = State::Connected(Connected { b: key, held: false, standing: None, recoding: false, tone: None });
         self.journey.enter(cx.now, PhaseKind::Talk, &format!("{who} answered"));
+        if intercom {
+            self.begin_tone(legs, cx, key);
+        }
         if heard_us {
             self.recode(legs, cx);
         }
@@ -784,7 +805,14 @@ impl Call {
         }
     }
 
-    fn drop_leg(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, reason: Option<&str>, result: LegResult) {
+    pub(super) fn drop_leg(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        key: LegKey,
+        reason: Option<&str>,
+        result: LegResult,
+    ) {
         let Some(leg) = legs.get_mut(key) else { return };
         self.journey.over(cx.now, leg.number, result, reason.map(str::to_owned));
         leg.hang_up(cx, reason);
@@ -898,6 +926,15 @@ impl Final {
             _ => self,
         }
     }
+}
+
+/// How a phone is told to answer by itself.
+pub(super) fn auto_answer(directory: &Directory, peer: &Peer, agent: Option<&str>) -> AutoAnswer {
+    let extension = match peer {
+        Peer::Extension(number) => directory.extension(number),
+        Peer::Trunk { .. } => None,
+    };
+    vendor::auto_answer(extension.and_then(|e| e.vendor.as_deref()), agent)
 }
 
 fn name(way: &Way) -> String {

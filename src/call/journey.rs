@@ -102,7 +102,7 @@ impl LegResult {
 pub struct Sums {
     /// Before the answer, and what is neither talk nor hold after it.
     pub wait: u64,
-    /// Talk.
+    /// Talk, pages included.
     pub talk: u64,
     /// Hold.
     pub hold: u64,
@@ -171,9 +171,9 @@ impl Journey {
         leg.why = why;
     }
 
-    /// The first millisecond of the first phase of this kind.
-    pub fn first(&self, kind: PhaseKind) -> Option<u64> {
-        self.phases.iter().find(|p| p.kind == kind).map(|p| p.at_ms)
+    /// The first millisecond in which somebody talked, or spoke on a page.
+    pub fn first_answered(&self) -> Option<u64> {
+        self.phases.iter().find(|p| matches!(p.kind, PhaseKind::Talk | PhaseKind::Page)).map(|p| p.at_ms)
     }
 
     /// The finished journey.
@@ -185,7 +185,8 @@ impl Journey {
             let until = self.phases.get(i + 1).map_or(end, |next| next.at_ms);
             let length = until - run.at_ms;
             match run.kind {
-                PhaseKind::Talk => sums.talk += length,
+                // Whoever speaks on a page talks.
+                PhaseKind::Talk | PhaseKind::Page => sums.talk += length,
                 PhaseKind::Hold => sums.hold += length,
                 PhaseKind::Ring
                 | PhaseKind::Confirm
@@ -194,8 +195,7 @@ impl Journey {
                 | PhaseKind::Hook
                 | PhaseKind::Route
                 | PhaseKind::Transfer
-                | PhaseKind::Park
-                | PhaseKind::Page => sums.wait += length,
+                | PhaseKind::Park => sums.wait += length,
             }
             phases.push(Phase {
                 phase: run.kind,

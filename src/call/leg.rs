@@ -25,6 +25,7 @@ use crate::base::{Instant, Rng};
 use crate::dialog::invite::{Act, Carrier, Offer, Part, Usage};
 use crate::dialog::refresh::{self, Due, Wish};
 use crate::dialog::{Dialog, Sent};
+use crate::directory::vendor::AutoAnswer;
 use crate::directory::{CallerIdForm, E164, Label, NumberFormat, Secret};
 use crate::policy::Way;
 use crate::sip::digest::{self, Challenge};
@@ -219,6 +220,10 @@ pub struct Dial {
     credentials: Option<Credentials>,
     /// If it says nothing at all, somebody else is tried.
     impatient: bool,
+    /// What it asks of the session's interval.
+    wish: Wish,
+    /// Refreshing is our work, whatever the peer can do.
+    refreshes: bool,
 }
 
 type Credentials = (Label, Secret);
@@ -246,7 +251,8 @@ impl Dial {
                     false => address(caller.name.as_deref(), &caller.user, &domain),
                 };
                 let to = ["<sip:", number, "@", &domain, ">"].concat();
-                Dial { place, from, to, identity: Vec::new(), max_forwards, body, credentials: None, impatient }
+                let (identity, credentials, wish, refreshes) = (Vec::new(), None, Wish::default(), false);
+                Dial { place, from, to, identity, max_forwards, body, credentials, impatient, wish, refreshes }
             }
             Way::Trunk { trunk, shown, .. } => {
                 let trunk = directory.trunk(trunk);
@@ -275,9 +281,24 @@ impl Dial {
                 }
                 let credentials = trunk.and_then(|t| Some((t.username.clone()?, t.password.clone()?)));
                 let to = format!("<{}>", place.uri);
-                Dial { place, from, to, identity, max_forwards, body, credentials, impatient }
+                let (wish, refreshes) = (Wish::default(), false);
+                Dial { place, from, to, identity, max_forwards, body, credentials, impatient, wish, refreshes }
             }
         }
+    }
+
+    /// The phone answers by itself, told so in the words of its make. Its session is as short as may be, and only we keep it
+    /// up: if we are gone, the phone hangs up by itself and is never left open.
+    pub fn by_itself(mut self, how: AutoAnswer) -> Dial {
+        let headers = [(Name::AlertInfo, how.alert_info), (Name::CallInfo, how.call_info)];
+        self.identity.extend(headers.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))));
+        if how.intercom {
+            let at = self.place.uri.find('?').unwrap_or(self.place.uri.len());
+            self.place.uri.insert_str(at, ";intercom=true");
+        }
+        self.wish = Wish { interval: refresh::LEAST, ..Wish::default() };
+        self.refreshes = true;
+        self
     }
 }
 
@@ -479,7 +500,7 @@ impl Leg {
             patience: None,
             challenges: 0,
             authorization: None,
-            timer: refresh::Offered::new(Wish::default()),
+            timer: refresh::Offered::new(dial.wish),
             early: SmallVec::new(),
             variants: SmallVec::new(),
             dial,
@@ -651,7 +672,10 @@ impl Leg {
         w.header(Name::To, &dial.to).header(Name::CallId, &*self.call_id);
         w.cseq(calling.seq, "INVITE");
         w.contact(&flow).header(Name::Allow, ALLOW).header(Name::Supported, "timer");
-        w.number(Name::SessionExpires, calling.timer.expires);
+        match dial.refreshes {
+            true => w.fmt(Name::SessionExpires, format_args!("{};refresher=uac", calling.timer.expires)),
+            false => w.number(Name::SessionExpires, calling.timer.expires),
+        };
         if let Some(min_se) = calling.timer.min_se {
             w.number(Name::MinSe, min_se);
         }

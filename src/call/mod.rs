@@ -11,7 +11,7 @@
 //! SIP's mechanics: it takes those events, asks `policy` whom to ring, and tells legs what to do. [`Cx`] is what both may
 //! use meanwhile: the transaction layer, the clock's reading, the directory, and the [`Switch`] for all that belongs to the
 //! node as a whole. Files: `fork` (who rings, who wins), `queue` (who waits), `confirm` (who
-//! has to press a key first), `divert` (a phone's 302), `prompt` (what a caller hears from us), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
+//! has to press a key first), `divert` (a phone's 302), `prompt` (what a caller hears from us), `page` (announcements), `talk` (offers, hold, digits, the end), `bridge` (streams), `cdr`
 //! (the record), `journey` (phases).
 
 pub mod bridge;
@@ -22,6 +22,7 @@ mod fork;
 pub mod hook;
 pub mod journey;
 pub mod leg;
+mod page;
 mod prompt;
 mod queue;
 pub mod record;
@@ -37,6 +38,7 @@ use smallvec::SmallVec;
 
 use crate::base::{Instant, Now, Rng, Wall};
 use crate::directory::{Directory, E164, Label, Relay, Target};
+use crate::media::sound::SoundName;
 use crate::media::{self, Port, Recorded, RecordingId};
 use crate::policy::{self, Ask, Plan, Stage, Way};
 use crate::sdp::session::Format;
@@ -82,6 +84,8 @@ pub struct Place {
     pub route: Vec<String>,
     /// Where our RTP ports are, as it reaches them.
     pub media: IpAddr,
+    /// What the phone calls itself.
+    pub agent: Option<String>,
 }
 
 /// What belongs to the node as a whole.
@@ -110,6 +114,8 @@ pub trait Switch: policy::Live {
     fn idle(&mut self, now: Instant, agent: &Label, wrap_up: Duration);
     /// A trunk's address did not take a call; it did, if `fault` is none.
     fn trunk_said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>);
+    /// An emergency page wants a phone that is in other calls: they end, or go on without it. `words`: the reason.
+    fn take_over(&mut self, page: CallKey, extension: &Label, words: &str);
     /// A leg of this call has this Call-ID (for ladders).
     fn named(&mut self, call: RecordId, call_id: &str, who: Label);
     /// A recording of the call begins, or its file was given up on.
@@ -175,6 +181,8 @@ pub struct Call {
     pub trunk: Option<Label>,
     /// Who talks or talked.
     pub answered_by: Option<Peer>,
+    /// The page that was heard.
+    pub paged: Option<Label>,
     /// Media worker.
     pub worker: u16,
     /// The caller's leg.
@@ -198,6 +206,8 @@ pub struct Call {
     short_ring: Duration,
     /// Where the route may queue or play, offers hold no more than what we can play and park (INTERFACE, Media).
     basic: bool,
+    /// What a page without a caller plays.
+    sounds: Vec<SoundName>,
     /// How long the agent rests after this call.
     wrap_up: Duration,
     /// For the record.
@@ -210,6 +220,7 @@ pub struct Call {
 enum State {
     Ringing(Box<Ringing>),
     Connected(Connected),
+    Paging(Box<page::Paging>),
     Closing { until: Instant, recorded: bool },
 }
 
@@ -263,6 +274,8 @@ struct Connected {
     standing: Option<Standing>,
     /// The caller, who was answered before, is offered the codec of who answered him now.
     recoding: bool,
+    /// Who answered by itself hears a tone on this port before the caller hears anything; over by then at the latest.
+    tone: Option<(Port, Instant)>,
 }
 
 type Ends = (Option<bytes::Bytes>, Option<bytes::Bytes>);
@@ -317,7 +330,7 @@ pub struct LiveCall {
     pub id: RecordId,
     /// Which way it goes.
     pub direction: Direction,
-    /// `routing`, `waiting` (in a queue), `ringing`, `talking`, `hold`.
+    /// `routing`, `waiting` (in a queue), `ringing`, `talking`, `hold`, `paging`.
     pub state: String,
     /// INVITE received.
     pub started_at: Wall,
@@ -378,6 +391,7 @@ impl Call {
             shown: None,
             trunk,
             answered_by: None,
+            paged: None,
             worker,
             a,
             journey,
@@ -396,6 +410,7 @@ impl Call {
             branch: None,
             short_ring: cx.directory.short_ring,
             basic,
+            sounds: Vec::new(),
             wrap_up: Duration::ZERO,
             tags: Default::default(),
             alive: SmallVec::from_slice(&[a]),
@@ -423,7 +438,7 @@ impl Call {
 
     /// When it was first answered.
     pub fn answered_at(&self) -> Option<Wall> {
-        let ms = self.journey.first(record::PhaseKind::Talk)?;
+        let ms = self.journey.first_answered()?;
         Some(self.journey.started_at() + Duration::from_millis(ms))
     }
 
@@ -453,6 +468,7 @@ impl Call {
             State::Ringing(_) if leg == self.a => self.caller_while_ringing(legs, cx, event),
             State::Ringing(_) => self.branch_while_ringing(legs, cx, leg, event),
             State::Connected(_) => self.while_connected(legs, cx, leg, event),
+            State::Paging(_) => self.while_paging(legs, cx, leg, event),
             State::Closing { .. } => self.while_closing(legs, cx, leg, event),
         }
     }
@@ -461,7 +477,8 @@ impl Call {
     pub fn tick(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
         match &self.state {
             State::Ringing(_) => self.patience(legs, cx),
-            State::Connected(_) => {}
+            State::Connected(_) => self.tone_due(legs, cx),
+            State::Paging(_) => self.page_due(legs, cx),
             State::Closing { until, recorded } => {
                 if *until <= cx.now.mono && !*recorded {
                     self.recorded(cx, None);
@@ -472,10 +489,12 @@ impl Call {
 
     /// Silence on a port of a leg that ought to send.
     pub fn silent(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
-        if matches!(self.state, State::Connected(_)) {
-            let seconds = cx.directory.media.timeout.as_secs();
-            let words = format!("no media for {seconds} s");
-            self.end_talk(legs, cx, None, By::System, Some(words));
+        let seconds = cx.directory.media.timeout.as_secs();
+        let words = format!("no media for {seconds} s");
+        match self.state {
+            State::Connected(_) => self.end_talk(legs, cx, None, By::System, Some(words)),
+            State::Paging(_) => self.end_page(legs, cx, None, By::System, Some(words)),
+            State::Ringing(_) | State::Closing { .. } => {}
         }
     }
 
@@ -486,6 +505,7 @@ impl Call {
                 self.refuse(legs, cx, 503, "Service Unavailable", Some(words.to_owned()), Cause::Fault)
             }
             State::Connected(_) => self.end_talk(legs, cx, None, By::System, Some(words.to_owned())),
+            State::Paging(_) => self.end_page(legs, cx, None, By::System, Some(words.to_owned())),
             State::Closing { .. } => {}
         }
     }
@@ -525,7 +545,7 @@ impl Call {
         self.shown.is_some()
     }
 
-    /// `routing`, `waiting`, `ringing`, `talking`, `hold`, `ended`.
+    /// `routing`, `waiting`, `ringing`, `talking`, `hold`, `paging`, `ended`.
     pub fn state_name(&self) -> &'static str {
         match &self.state {
             State::Ringing(ringing) if ringing.legs().next().is_some() => "ringing",
@@ -533,6 +553,7 @@ impl Call {
             State::Ringing(_) => "routing",
             State::Connected(connected) if connected.held => "hold",
             State::Connected(_) => "talking",
+            State::Paging(_) => "paging",
             State::Closing { .. } => "ended",
         }
     }
@@ -547,6 +568,7 @@ impl Call {
         let keys: SmallVec<[LegKey; 4]> = match &self.state {
             State::Ringing(ringing) => ringing.legs().collect(),
             State::Connected(connected) => SmallVec::from_slice(&[connected.b]),
+            State::Paging(paging) => paging.legs().collect(),
             State::Closing { .. } => SmallVec::new(),
         };
         let mut names: Vec<String> = keys.iter().filter_map(|k| legs.get(*k)).map(|l| l.peer.to_string()).collect();

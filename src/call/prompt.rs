@@ -16,6 +16,7 @@ use crate::media::sound::{RINGBACK, SoundName};
 use crate::media::wav::MAX_SECONDS;
 use crate::media::{Command, Port};
 use crate::policy::Why;
+use crate::sdp::session::Format;
 
 /// A prompt whose end was not reported is over by then.
 const LONGEST: Duration = Duration::from_secs(MAX_SECONDS as u64 + 5);
@@ -101,6 +102,8 @@ impl Call {
 
     /// A worker has played a sound to its end.
     pub fn played(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, port: Port) {
+        self.tone_played(legs, cx, port);
+        self.page_played(legs, cx, port);
         if let State::Ringing(ringing) = &mut self.state
             && let Some(voice) = ringing.voice.as_mut().filter(|voice| voice.port == port && voice.is_prompt())
         {
@@ -141,8 +144,8 @@ impl Call {
             Some(voice) => (voice.body, voice.variant, false),
             None => {
                 end.last_heard().ok_or("the caller made no offer to be answered")?;
-                let body = end.answer().ok_or("no codec of the caller's is spoken here")?;
-                end.attend(&mut commands);
+                let body = end.answer(&Format::BASIC).ok_or("no codec of the caller's is spoken here")?;
+                end.attend(&mut commands, false);
                 let variant = ringing.variants;
                 ringing.variants = ringing.variants.saturating_add(1);
                 (body, variant, true)

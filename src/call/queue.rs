@@ -84,7 +84,13 @@ impl Call {
                     self.round_over(legs, cx);
                 }
             }
-            Fork::Wait | Fork::Skip(_) | Fork::Through(_) | Fork::Ask(_) | Fork::Play(_) | Fork::Refuse(_)
+            Fork::Wait
+            | Fork::Skip(_)
+            | Fork::Through(_)
+            | Fork::Ask(_)
+            | Fork::Page(_)
+            | Fork::Play(_)
+            | Fork::Refuse(_)
                 if others =>
             {
                 return;
@@ -96,7 +102,7 @@ impl Call {
                 self.next_stage(legs, cx);
             }
             // A queue leads nowhere else.
-            Fork::Through(_) | Fork::Ask(_) => self.next_stage(legs, cx),
+            Fork::Through(_) | Fork::Ask(_) | Fork::Page(_) => self.next_stage(legs, cx),
         }
         self.show(legs, cx);
     }

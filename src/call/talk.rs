@@ -11,9 +11,14 @@ use super::leg::{Asked, Event, Leg};
 use super::record::{By, PhaseKind, RecordingEntry};
 use super::{Call, Cause, Cx, End, LegKey, Legs, RECORDER_PATIENCE, Standing, State};
 use crate::base::Rng;
-use crate::media::{Command, RecordingId, Side};
+use crate::media::sound::BEEP;
+use crate::media::{Command, Port, RecordingId, Side};
 use crate::sdp::Session;
+use crate::sdp::session::Format;
 use crate::sip::Method;
+
+/// The tone that whoever answers by itself hears is over by then.
+const LONGEST_TONE: Duration = Duration::from_secs(1);
 
 impl Call {
     /// Something happened on a leg of an answered call.
@@ -50,7 +55,7 @@ impl Call {
     }
 
     /// News of a leg that lost and is on its way out.
-    fn leftover(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, event: Event) {
+    pub(super) fn leftover(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, event: Event) {
         match event {
             Event::Answered { .. } => {
                 if let Some(leg) = legs.get_mut(key) {
@@ -70,6 +75,87 @@ impl Call {
             | Event::AskedAnswered { .. }
             | Event::Restated { .. }
             | Event::Withdrawn => {}
+        }
+    }
+
+    /// A leg that talks with nobody but us offers anew: we answer, in these codecs. Whether something has changed.
+    pub(super) fn answer_alone(
+        &mut self,
+        legs: &mut Legs,
+        cx: &mut Cx<'_>,
+        key: LegKey,
+        body: Option<&Bytes>,
+        codecs: &[Format],
+    ) -> bool {
+        let Some(leg) = legs.get_mut(key) else { return false };
+        let session = body.and_then(|body| Session::parse(body).ok());
+        let (Some(session), Some(body), Some(end)) = (session, body, leg.end.as_mut()) else {
+            leg.answer_offered(cx, 488, "Not Acceptable Here", None);
+            return false;
+        };
+        if end.repeats(&session) {
+            let told = end.last_told().cloned();
+            leg.answer_offered(cx, 200, "OK", told.as_ref());
+            return false;
+        }
+        let source = leg.flow.remote.ip();
+        let standing = end.standing();
+        let answer = match end.may_follow(&session) {
+            true => {
+                self.at_desk(cx, |desk| end.heard(desk, &session, body, source).ok().and_then(|()| end.answer(codecs)))
+            }
+            false => None,
+        };
+        match answer {
+            Some(answer) => {
+                leg.answer_offered(cx, 200, "OK", Some(&answer));
+                true
+            }
+            None => {
+                end.restore(standing.0, standing.1);
+                leg.answer_offered(cx, 488, "Not Acceptable Here", None);
+                false
+            }
+        }
+    }
+
+    /// Whoever answered by itself hears a tone, and the caller hears nothing of there before that.
+    pub(super) fn begin_tone(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey) {
+        let State::Connected(connected) = &mut self.state else { return };
+        let voice = legs.get(key).and_then(|leg| leg.end.as_ref()?.voice());
+        let caller = legs.get(self.a).and_then(|leg| leg.end.as_ref());
+        let (Some(voice), Some(caller)) = (voice, caller) else { return };
+        let until = cx.now.mono + LONGEST_TONE;
+        connected.tone = Some((voice.port, until));
+        cx.switch.arm_call(until, self.key);
+        let mut commands = Vec::new();
+        caller.mute(&mut commands);
+        let (port, codec, payload_type) = (voice.port, voice.codec, voice.payload_type);
+        commands.push(Command::Play { port, sounds: vec![BEEP.into()], codec, payload_type, repeat: false });
+        commands.into_iter().for_each(|command| cx.switch.media(self.worker, command));
+    }
+
+    /// A sound was played to its end; it may have been that tone.
+    pub(super) fn tone_played(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, port: Port) {
+        let State::Connected(connected) = &mut self.state else { return };
+        if connected.tone.take_if(|tone| tone.0 == port).is_none() {
+            return;
+        }
+        let b = connected.b;
+        let Some([a, b]) = legs.get_disjoint_mut([self.a, b]) else { return };
+        let (Some(a), Some(b)) = (a.end.as_mut(), b.end.as_mut()) else { return };
+        let mut commands = Vec::new();
+        bridge::link(&mut commands, a, b, true);
+        commands.into_iter().for_each(|command| cx.switch.media(self.worker, command));
+    }
+
+    /// Its end may have gone unreported.
+    pub(super) fn tone_due(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        let State::Connected(connected) = &self.state else { return };
+        if let Some((port, until)) = connected.tone
+            && until <= cx.now.mono
+        {
+            self.tone_played(legs, cx, port);
         }
     }
 
@@ -453,7 +539,7 @@ impl Call {
         self.close(legs, cx);
     }
 
-    fn close(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+    pub(super) fn close(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
         self.leave_line(cx);
         let recording = self.recording_id.filter(|_| self.recording.as_ref().is_some_and(|r| r.until.is_none()));
         // The end of the call is now, whenever its last words are said.

@@ -8,10 +8,12 @@ pub mod country;
 mod hook;
 pub mod number;
 pub mod numbering;
+mod page;
 pub mod reading;
 pub mod region;
 mod route;
 pub mod spelling;
+pub mod vendor;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +32,7 @@ pub use country::Country;
 pub use hook::{Hook, Shape};
 pub use number::E164;
 pub use numbering::{Numbering, Place};
+pub use page::{Member, Page, People};
 pub use reading::{Dialect, Reading};
 pub use region::{District, Region};
 pub use route::{Branch, CallerPattern, Dealer, Duty, Route, Step, Target, Turn, When};
@@ -68,6 +71,8 @@ pub struct Directory {
     pub dealers: Vec<Dealer>,
     /// Duty rosters, in file order.
     pub duties: Vec<Duty>,
+    /// Announcements, in file order.
+    pub pages: Vec<Page>,
     /// Routing hooks, in file order.
     pub hooks: Vec<Arc<Hook>>,
     /// Routes, in file order.
@@ -111,6 +116,7 @@ impl Directory {
             branches: Vec::new(),
             dealers: Vec::new(),
             duties: Vec::new(),
+            pages: Vec::new(),
             hooks: Vec::new(),
             routes: Vec::new(),
             numbering: Numbering::built_in(),
@@ -181,6 +187,11 @@ impl Directory {
         self.dealers.iter().find(|d| &*d.name == name)
     }
 
+    /// The page with this number.
+    pub fn page(&self, number: &str) -> Option<&Page> {
+        self.pages.iter().find(|p| &*p.number == number)
+    }
+
     /// The hook with this name.
     pub fn hook(&self, name: &str) -> Option<&Arc<Hook>> {
         self.hooks.iter().find(|h| &*h.name == name)
@@ -194,9 +205,7 @@ impl Directory {
     /// The members of a group, in file order; only those in `branch` if it is named. Loudspeaker phones are in no group that
     /// answers calls.
     pub fn members<'a>(&'a self, group: &'a str, branch: Option<&'a str>) -> impl Iterator<Item = &'a Extension> {
-        self.extensions.iter().filter(move |e| {
-            !e.paging && e.groups.iter().any(|g| **g == *group) && branch.is_none_or(|b| e.branch.as_deref() == Some(b))
-        })
+        self.extensions.iter().filter(move |e| !e.paging && e.is_in(group, branch))
     }
 }
 
@@ -502,6 +511,10 @@ pub struct Extension {
     pub record: Option<Recording>,
     /// A mobile phone that rings with it.
     pub mobile: Option<Mobile>,
+    /// Its make, if it is not to be known by its User-Agent: a name of [`vendor::MAKES`].
+    pub vendor: Option<Label>,
+    /// Who may have it answer by itself; none: its own groups.
+    pub intercom_from: Option<Vec<People>>,
 }
 
 /// `mobile` of an extension.
@@ -529,6 +542,8 @@ impl Extension {
             paging: false,
             record: None,
             mobile: None,
+            vendor: None,
+            intercom_from: None,
         }
     }
 }
@@ -626,6 +641,8 @@ pub struct Dial {
     pub outside: Vec<Label>,
     /// Emergency numbers.
     pub emergency: Vec<Label>,
+    /// Before an extension: its phone answers by itself.
+    pub intercom: Option<Label>,
     /// Codes that this version does not know yet (`*72`, …).
     pub codes: Vec<Label>,
 }

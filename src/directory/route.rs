@@ -163,6 +163,8 @@ pub enum Target {
     Emergency(Label),
     /// `hook:crm`: what it answers.
     Hook(Label),
+    /// `page:700`.
+    Page(Label),
     /// `play:closed.wav`.
     Play(Label),
     /// `reject:486`.
@@ -203,6 +205,7 @@ impl fmt::Display for Target {
             Target::Number(n) => write!(f, "number:{n}"),
             Target::Emergency(n) => write!(f, "emergency:{n}"),
             Target::Hook(n) => write!(f, "hook:{n}"),
+            Target::Page(n) => write!(f, "page:{n}"),
             Target::Play(name) => write!(f, "play:{name}"),
             Target::Reject(n) => write!(f, "reject:{n}"),
             Target::NotYet(words) => f.write_str(words),

@@ -63,6 +63,7 @@ impl<'a> Ends<'a> {
                     ..nobody
                 }
             }
+            Ask::Operator { .. } => nobody,
             Ask::Dialled { extension, text } => {
                 let extension = directory.extension(extension);
                 let own = extension.and_then(|e| directory.branch(e.branch.as_deref()?));

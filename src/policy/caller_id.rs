@@ -151,7 +151,7 @@ pub(super) fn lines<'a>(
 fn original(moment: &Moment<'_>, trunk: &Trunk) -> Option<E164> {
     match moment.ask {
         Ask::In { caller, anonymous: false, .. } if trunk.foreign_numbers => *caller,
-        Ask::In { .. } | Ask::Dialled { .. } => None,
+        Ask::In { .. } | Ask::Dialled { .. } | Ask::Operator { .. } => None,
     }
 }
 
@@ -215,7 +215,7 @@ fn candidates<'a>(moment: &Moment<'a>, to: Option<E164>) -> Vec<Candidate<'a>> {
                 Some(_) | None => Err("the number that was called is never shown".to_owned()),
             },
         }),
-        (Ask::In { .. } | Ask::Dialled { .. }, _) => None,
+        (Ask::In { .. } | Ask::Dialled { .. } | Ask::Operator { .. }, _) => None,
     };
     forwarded.into_iter().chain(order.iter().map(|rule| ask(*rule))).collect()
 }

@@ -67,6 +67,10 @@ fn leads(
 ) -> Result<(Vec<Stage>, String), String> {
     let mut plan = dialled(ask, directory, extension, text, at);
     let because = plan.why.pop().map(|why| why.because).unwrap_or_default();
+    // Nobody opens somebody else's phone, or speaks in the shop, by having a phone send the call there.
+    if plan.stages.iter().any(|stage| stage.intercom || matches!(stage.target, Target::Page(_))) {
+        return Err("announcements and intercom are for who dials them".to_owned());
+    }
     match plan.stages.first().map(|stage| &stage.target) {
         None => Err(because),
         // Phones that forward by themselves would ring rescuers with somebody else's call.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Ask, Branch, Fork, Kind, Live, MAX_STAGES, Moment, Stage, Why, fork, plan};
+use super::{Ask, Branch, Fork, Kind, Live, MAX_STAGES, Moment, Stage, Why, fork, page, plan};
 use crate::base::Wall;
 use crate::directory::{Directory, E164, Label, Target};
 
@@ -132,7 +132,7 @@ pub fn explain(ask: &Ask, directory: &Directory, live: &dyn Live, at: Wall) -> E
     let plan = plan(ask, directory, at);
     let trunk = match ask {
         Ask::In { trunk, .. } => Some(trunk.clone()),
-        Ask::Dialled { .. } => None,
+        Ask::Dialled { .. } | Ask::Operator { .. } => None,
     };
     let mut told = Explained {
         at,
@@ -199,6 +199,20 @@ fn play(
                 continue;
             }
             Fork::Play(_) => plays = true,
+            Fork::Page(number) => {
+                let Some(page) = directory.page(&number) else { continue };
+                let found = page::members(page, &moment);
+                let left = |l: &page::LeftOut| {
+                    Why::new(stage.target.to_string(), format!("not {}: {}", l.extension, l.because))
+                };
+                step.why.extend(found.left_out.iter().map(left));
+                step.why.extend(found.zones.iter().map(|zone| Why::new(stage.target.to_string(), zone.to_string())));
+                plays |= !found.zones.is_empty();
+                let way = |s: &page::Speaker| super::Way::Extension(s.extension.clone());
+                let branch = Branch::new(None, found.speakers.iter().map(way).collect());
+                let legs = Leg::all(&branch, directory, &stage, page::DIAL, turn);
+                step.legs.extend(legs.into_iter().map(|leg| Leg { instead: false, ..leg }));
+            }
             Fork::Ask(hook) => {
                 let patience = directory.hook(&hook).map_or(0, |hook| hook.timeout.as_millis());
                 let because =

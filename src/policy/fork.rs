@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::caller::{Ends, open};
 use super::rule::stages;
-use super::{Ask, Live, Moment, Stage, Why, caller_id, queue};
+use super::{Ask, Live, Moment, Stage, Why, caller_id, page, queue};
 use crate::directory::{self, Dealer, Directory, E164, Extension, Label, Step, Target, Trunk};
 
 /// One branch to ring: somebody, at one place or at the first of several ways that takes the call.
@@ -21,6 +21,8 @@ pub struct Branch {
     pub after: Duration,
     /// Whoever answers has to confirm; until then nobody has answered.
     pub confirm: bool,
+    /// The phone is to answer by itself.
+    pub intercom: bool,
     /// Shown before the caller's name.
     pub caller_name: Option<Label>,
     /// The owner's phone sent the call on to there; the carrier is told so.
@@ -56,6 +58,8 @@ pub enum Fork {
     Wait,
     /// This hook is to be asked first.
     Ask(Label),
+    /// The caller speaks to the members of this page.
+    Page(Label),
     /// The stage answers the call with this status.
     Refuse(u16),
     /// Nobody to ring; what an outgoing call gets if nothing else comes of it.
@@ -65,7 +69,15 @@ pub enum Fork {
 impl Branch {
     /// A branch that begins with its stage.
     pub fn new(owner: Option<Label>, ways: Vec<Way>) -> Branch {
-        Branch { owner, ways, after: Duration::ZERO, confirm: false, caller_name: None, sent_on: false }
+        Branch {
+            owner,
+            ways,
+            after: Duration::ZERO,
+            confirm: false,
+            intercom: false,
+            caller_name: None,
+            sent_on: false,
+        }
     }
 }
 
@@ -102,6 +114,17 @@ fn leads(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
         return skip(why, &format!("not for callers from {region}"), 480);
     }
     match &stage.target {
+        Target::Extension(number) if stage.intercom => match directory.extension(number) {
+            Some(extension) => match page::intercom(extension, moment.live) {
+                Ok(()) => {
+                    let own = extension.number.clone();
+                    let branch = Branch::new(Some(own.clone()), vec![Way::Extension(own)]);
+                    Fork::Ring(vec![Branch { intercom: true, ..branch }])
+                }
+                Err(Hindrance { status, because, .. }) => skip(why, because, status),
+            },
+            None => skip(why, "no such extension", 404),
+        },
         Target::Extension(number) => match reach(moment, number, false, why) {
             Ok(branches) => Fork::Ring(branches),
             Err(Hindrance { status, because, .. }) => skip(why, because, status),
@@ -148,6 +171,10 @@ fn leads(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
         Target::Hook(name) => match directory.hook(name) {
             Some(hook) => Fork::Ask(hook.name.clone()),
             None => skip(why, "there is no such hook", 404),
+        },
+        Target::Page(number) => match directory.page(number) {
+            Some(page) => Fork::Page(page.number.clone()),
+            None => skip(why, "there is no such page", 404),
         },
         Target::Play(name) => {
             why.push(Why::new(rule, "the caller hears it"));
@@ -344,9 +371,13 @@ fn reach_outside(moment: &Moment<'_>, number: &str, why: &mut Vec<Why>) -> Resul
     available(&agent, live, spent, 1, true)?;
     match outside(moment, &format!("number:{number}"), Some(to), why, |trunk| written(directory, trunk, to)) {
         Fork::Ring(found) => Ok(found.into_iter().map(|b| Branch { owner: Some(agent.clone()), ..b }).collect()),
-        Fork::Skip(_) | Fork::Play(_) | Fork::Through(_) | Fork::Wait | Fork::Ask(_) | Fork::Refuse(_) => {
-            Err(never(503, "it cannot be called"))
-        }
+        Fork::Skip(_)
+        | Fork::Page(_)
+        | Fork::Play(_)
+        | Fork::Through(_)
+        | Fork::Wait
+        | Fork::Ask(_)
+        | Fork::Refuse(_) => Err(never(503, "it cannot be called")),
     }
 }
 

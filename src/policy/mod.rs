@@ -4,7 +4,7 @@
 //! because who is free may have changed since, and names the branches to ring. Both give their reasons ([`Why`]), and the
 //! call's record keeps them. Nothing here waits, takes a permit, or sends.
 //!
-//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `queue` (whom a queue rings), `divert` (where a phone may send a call on to), `caller_id` (what
+//! Files: `rule` (which route, which stages), `caller` (who calls, who is open), `fork` (whom a stage rings), `queue` (whom a queue rings), `page` (who hears a page), `divert` (where a phone may send a call on to), `caller_id` (what
 //! the other side sees), `explain` (all of it, played through for people).
 
 mod caller;
@@ -13,6 +13,7 @@ pub mod divert;
 pub mod explain;
 mod fork;
 pub mod hook;
+pub mod page;
 pub mod queue;
 mod rule;
 
@@ -63,6 +64,11 @@ pub enum Ask {
         extension: Label,
         /// What was dialled, as it stood in the request.
         text: String,
+    },
+    /// The operator has a file played.
+    Operator {
+        /// Over this page.
+        page: Label,
     },
 }
 
@@ -121,6 +127,8 @@ pub enum Kind {
     Out,
     /// Between phones.
     Internal,
+    /// An announcement.
+    Page,
 }
 
 /// What a call goes through.
@@ -170,6 +178,8 @@ pub struct Stage {
     pub record: Option<bool>,
     /// `play:` answers the call first.
     pub answer: bool,
+    /// The phone answers by itself.
+    pub intercom: bool,
     /// Callers from these regions go past it.
     pub except_regions: Vec<Region>,
     /// The extension whose phone sent the call here; outside it is as its mobile.
@@ -189,6 +199,7 @@ impl Stage {
             caller_name: None,
             record: None,
             answer: false,
+            intercom: false,
             except_regions: Vec::new(),
             by: None,
         }

@@ -217,6 +217,7 @@ mod tests {
                 Moment { ask: &ask, directory: &directory, live: &office, at, tried, spent: &spent, rung: &rung };
             let fork = super::ring(&queue, &stage, &moment, &mut Vec::new());
             let got = match fork {
+                Fork::Page(_) => panic!("a queue is no page"),
                 Fork::Ring(branches) => {
                     let owners: Vec<&str> = branches.iter().filter_map(|b| b.owner.as_deref()).collect();
                     owners.join(" ")

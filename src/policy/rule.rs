@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 use smallvec::SmallVec;
 
 use super::caller::Ends;
-use super::{Ask, Kind, MAX_STAGES, Plan, RING, RING_DIALLED, Refuse, Stage, Why, recorded};
+use super::{Ask, Kind, MAX_STAGES, Plan, RING, RING_DIALLED, Refuse, Stage, Why, page, recorded};
 use crate::base::Wall;
 use crate::directory::calendar::Hours;
 use crate::directory::number::fits;
@@ -18,6 +18,7 @@ pub fn plan(ask: &Ask, directory: &Directory, at: Wall) -> Plan {
     match ask {
         Ask::In { number, .. } => incoming(&Ends::of(ask, directory), directory, *number, at),
         Ask::Dialled { extension, text } => dialled(ask, directory, extension, text, at),
+        Ask::Operator { page } => paged(page, Why::new("operator", "has a file played")),
     }
 }
 
@@ -245,6 +246,7 @@ fn stage(step: &Step, queue: Option<&Queue>, from: Option<&Stage>) -> Stage {
             .map(|r| r == Recording::All)
             .or(from.and_then(|f| f.record)),
         answer: step.answer,
+        intercom: false,
         except_regions: step.except_regions.clone(),
         by: None,
     }
@@ -270,6 +272,14 @@ pub(super) fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text:
     if directory.dial.emergency.iter().any(|n| **n == *text) {
         return plan(Kind::Out, Target::Emergency(text.into()), "emergency number".to_owned());
     }
+    if let Some(page) = directory.page(text) {
+        let rule = format!("dialled {text}");
+        let Some(because) = page::may_speak(page, directory, own) else {
+            let because = format!("{extension} may not speak on page {} ({})", page.number, page.name);
+            return refuse(Kind::Page, 403, "Forbidden", vec![Why::new(rule, because)]);
+        };
+        return paged(&page.number, Why::new(rule, format!("page {}, allowed to {because}", page.name)));
+    }
     if let Some(target) = named(directory, text) {
         let because = target.to_string();
         let stages = stages(directory, &[Step::to(target)], None);
@@ -279,7 +289,12 @@ pub(super) fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text:
     let country = directory.node.country;
     let outside = directory.dial.outside.iter().any(|p| fits(p, text));
     let Some(number) = E164::read(text, country).filter(|_| outside) else {
-        let code = directory.dial.codes.iter().find(|c| text.starts_with(&***c));
+        // The longest literal prefix wins.
+        let code = directory.dial.codes.iter().filter(|c| text.starts_with(&***c)).max_by_key(|c| c.len());
+        let intercom = directory.dial.intercom.as_ref().filter(|i| code.is_none_or(|code| code.len() < i.len()));
+        if let Some(called) = intercom.and_then(|code| text.strip_prefix(&**code)) {
+            return talk_into(directory, own, text, called, record);
+        }
         let because = match code {
             Some(code) => format!("the code {code} is not yet in force"),
             None => "no extension, queue or number of this company, and no `dial.outside` pattern fits".to_owned(),
@@ -297,6 +312,28 @@ pub(super) fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text:
         return refuse(Kind::Out, 403, "Forbidden", vec![Why::new(format!("dialled {text}"), because)]);
     }
     plan(Kind::Out, Target::Number(number), format!("outside number {number}, class {needed} is allowed"))
+}
+
+/// A page, whoever speaks it.
+fn paged(number: &Label, because: Why) -> Plan {
+    let stages = vec![Stage::new(Target::Page(number.clone()), RING)];
+    Plan { kind: Kind::Page, route: None, stages, refuse: None, record: false, why: vec![because] }
+}
+
+/// Intercom: the phone that is called answers by itself, if it lets the caller in.
+fn talk_into(directory: &Directory, own: &Extension, text: &str, called: &str, record: bool) -> Plan {
+    let rule = format!("dialled {text}");
+    let no = |status, phrase, because: String| refuse(Kind::Internal, status, phrase, vec![Why::new(&*rule, because)]);
+    let Some(extension) = directory.extension(called) else {
+        return no(404, "Not Found", format!("intercom: there is no extension {called}"));
+    };
+    let Some(people) = extension.lets_in(directory, own).filter(|_| extension.number != own.number) else {
+        return no(403, "Forbidden", format!("intercom: {called} does not let {} in (intercom_from)", own.number));
+    };
+    let stage = Stage::new(Target::Extension(extension.number.clone()), page::DIAL);
+    let stages = vec![Stage { intercom: true, ..stage }];
+    let why = vec![Why::new(rule, format!("intercom: {called} ({}) lets {people} in", extension.name))];
+    Plan { kind: Kind::Internal, route: None, stages, refuse: None, record, why }
 }
 
 /// Queues, branches and dealers are SIP users too, by name and by number.

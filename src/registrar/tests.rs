@@ -33,6 +33,8 @@ pub(super) fn office() -> Directory {
             paging: false,
             record: None,
             mobile: None,
+            vendor: None,
+            intercom_from: None,
         })
         .into();
     directory.indexed()

@@ -90,6 +90,8 @@ pub struct Habit {
     pub keeps_registered: bool,
     /// It answers a hold as if there was none.
     pub careless: bool,
+    /// What it calls itself.
+    pub user_agent: String,
     /// Status for in-dialog requests instead of 200, e.g. 488 for a re-INVITE.
     pub refuse: Vec<(String, u16)>,
 }
@@ -111,6 +113,7 @@ impl Default for Habit {
             speaks: true,
             keeps_registered: true,
             careless: false,
+            user_agent: "Tin Can 1.0".into(),
             refuse: Vec::new(),
         }
     }
@@ -581,7 +584,7 @@ impl Phone {
             .with("Call-ID", self.register_call.clone())
             .with("CSeq", format!("{} REGISTER", self.register_cseq))
             .with("Contact", contact)
-            .with("User-Agent", "Tin Can 1.0");
+            .with("User-Agent", self.habit.user_agent.clone());
         if all {
             msg = msg.with("Expires", "0");
         }

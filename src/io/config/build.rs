@@ -19,8 +19,8 @@ use crate::base::Wall;
 use crate::directory::calendar::{Calendar, Hours};
 use crate::directory::{
     Branch, CallerId, CallerIdForm, CallerIdRule, Class, Country, Dealer, Dial, Directory, Duty, E164, Extension, Hook,
-    Label, Listen, MediaPolicy, Mobile, Node as ThisNode, Number, NumberFormat, Queue, Recording, Region, Relay, Route,
-    Secret, Shape, Step, Strategy, Target, Trunk, Turn, When,
+    Label, Listen, MediaPolicy, Member, Mobile, Node as ThisNode, Number, NumberFormat, Page, People, Queue, Recording,
+    Region, Relay, Route, Secret, Shape, Step, Strategy, Target, Trunk, Turn, When,
 };
 use crate::sip::digest::Algorithm;
 use crate::sip::transport::Transport;
@@ -207,6 +207,7 @@ impl Builder<'_> {
         let dealers = View::all(self.root, "dealer").into_iter();
         directory.dealers = dealers.filter_map(|v| self.dealer(v, &here, &directory.calendars)).collect();
         directory.duties = View::all(self.root, "duty").into_iter().filter_map(|v| self.duty(v, &here)).collect();
+        directory.pages = View::all(self.root, "page").into_iter().filter_map(|v| self.page(v)).collect();
         directory.hooks = View::all(self.root, "hook").into_iter().filter_map(|v| self.hook(v)).collect();
         directory.routes = View::all(self.root, "route").into_iter().filter_map(|v| self.route(v)).collect();
         directory.dial = dial(&View::of(self.root, "dial"));
@@ -280,6 +281,8 @@ impl Builder<'_> {
             paging: v.text("kind").as_deref() == Some("paging"),
             record,
             mobile: self.mobile(&v),
+            vendor: v.text("vendor"),
+            intercom_from: v.own("intercom_from").map(|_| people(&v, "intercom_from")),
             number,
         })
     }
@@ -289,6 +292,37 @@ impl Builder<'_> {
         let view = View { node: Some(node), section: &schema::MOBILE };
         let (after, confirm) = (view.duration("after").unwrap_or_default(), view.bool("confirm"));
         Some(Mobile { number: view.number("number")?, after, confirm })
+    }
+
+    fn page(&mut self, v: View<'_>) -> Option<Page> {
+        let number = v.text("number")?;
+        let member = |text: &Label| match Parsed::read(text) {
+            Ok(Parsed::Named(Named::Extension, number, _)) => Some(Member::Extension(number.into())),
+            Ok(Parsed::Named(Named::Group, name, branch)) => Some(Member::Group(name.into(), branch.map(Label::from))),
+            Ok(Parsed::Named(Named::Page, number, _)) => Some(Member::Page(number.into())),
+            Ok(Parsed::Multicast(group)) => Some(Member::Multicast(group)),
+            Ok(Parsed::Polycom(group, channel)) => Some(Member::Polycom { group, channel }),
+            _ => None,
+        };
+        let members: Vec<Member> = v.texts("members").iter().filter_map(member).collect();
+        let mut talkback = v.text("mode").as_deref() == Some("talkback");
+        if talkback && !matches!(members[..], [Member::Extension(_)]) {
+            talkback = false;
+            if let Some(mode) = v.own("mode") {
+                let what = format!("talkback of page {number} with more than one extension: it is one-way");
+                self.not_yet.push((mode.at, what));
+            }
+        }
+        Some(Page {
+            name: v.text("name").unwrap_or_else(|| number.clone()),
+            members,
+            talkback,
+            max: v.duration("max").unwrap_or_default(),
+            chime: v.bool("chime"),
+            emergency: v.text("priority").as_deref() == Some("emergency"),
+            allow: people(&v, "allow"),
+            number,
+        })
     }
 
     fn queue(&mut self, v: View<'_>, extensions: &[Extension]) -> Option<Queue> {
@@ -448,6 +482,7 @@ impl Builder<'_> {
                 Ok(Parsed::Named(Named::Duty, name, _)) => Target::Duty(name.into()),
                 Ok(Parsed::Number(number)) => Target::Number(number),
                 Ok(Parsed::Named(Named::Hook, name, _)) => Target::Hook(name.into()),
+                Ok(Parsed::Named(Named::Page, number, _)) => Target::Page(number.into()),
                 Ok(Parsed::Play(name)) => Target::Play(name.into()),
                 Ok(Parsed::Reject(status)) => Target::Reject(status),
                 _ => Target::NotYet(text.into()),
@@ -565,6 +600,18 @@ fn number(v: View<'_>) -> Option<Number> {
     })
 }
 
+/// Who is meant by a list of people.
+fn people(v: &View<'_>, key: &str) -> Vec<People> {
+    let one = |text: &Label| match Parsed::read(text) {
+        Ok(Parsed::Named(Named::Extension, number, _)) => Some(People::Extension(number.into())),
+        Ok(Parsed::Named(Named::Group, name, branch)) => Some(People::Group(name.into(), branch.map(Label::from))),
+        Ok(Parsed::Named(Named::Queue, name, _)) => Some(People::Queue(name.into())),
+        Ok(Parsed::Named(Named::Branch, name, _)) => Some(People::Branch(name.into())),
+        _ => None,
+    };
+    v.texts(key).iter().filter_map(one).collect()
+}
+
 /// Who answers a queue for `group:name@branch`; loudspeaker phones never do.
 fn members(extensions: &[Extension], group: &str, branch: Option<&str>) -> Vec<Label> {
     let belongs = |e: &&Extension| {
@@ -574,11 +621,15 @@ fn members(extensions: &[Extension], group: &str, branch: Option<&str>) -> Vec<L
 }
 
 fn dial(v: &View<'_>) -> Dial {
-    const CODES: [&str; 8] =
-        ["intercom", "forward_on", "forward_off", "dnd_on", "dnd_off", "pause", "pickup", "listen"];
+    const CODES: [&str; 7] = ["forward_on", "forward_off", "dnd_on", "dnd_off", "pause", "pickup", "listen"];
     let park = v.text("park").and_then(|t| value::park(&t).ok()).into_iter().flatten();
     let codes = CODES.iter().filter_map(|key| v.text(key)).chain(park.map(|n| n.to_string().into()));
-    Dial { outside: v.texts("outside"), emergency: v.texts("emergency"), codes: codes.collect() }
+    Dial {
+        outside: v.texts("outside"),
+        emergency: v.texts("emergency"),
+        intercom: v.text("intercom"),
+        codes: codes.collect(),
+    }
 }
 
 /// The address by which others reach us, when we listen on all of them: that of the default route. Nothing is sent.

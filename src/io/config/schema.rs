@@ -236,8 +236,7 @@ pub static ROOT: Section = Section {
         optional("pool", Kind::Tables(&POOL), "", "numbers lent to visitors of a web site")
             .later("checked, but no numbers are lent yet"),
         optional("route", Kind::Tables(&ROUTE), "", "where a customer's call goes: the first whose `when` holds"),
-        optional("page", Kind::Tables(&PAGE), "", "announcements over many phones")
-            .later("checked, but paging is not there yet"),
+        optional("page", Kind::Tables(&PAGE), "", "announcements over many phones"),
         optional("dial", Kind::Table(&DIAL), "", "what phones dial"),
     ],
 };
@@ -565,20 +564,18 @@ static EXTENSION: Section = Section {
             "\"phone\"",
             "paging: a loudspeaker, never forwarded, never in a queue",
         ),
-        optional("vendor", Kind::Choice(VENDORS), "\"yealink\"", "else known by its User-Agent").later("ignored"),
+        optional("vendor", Kind::Choice(VENDORS), "\"yealink\"", "else known by its User-Agent"),
         optional(
             "intercom_from",
             Kind::Some(&Kind::Target(Targets::People)),
             "[\"group:sales\"]",
             "who may talk into it at once; else its own groups",
-        )
-        .later("ignored"),
+        ),
         optional("record", Kind::Choice(MODES), "\"all\"", "whether its calls are recorded"),
     ],
 };
 
-const VENDORS: &[&str] =
-    &["yealink", "snom", "grandstream", "fanvil", "polycom", "cisco", "gigaset", "panasonic", "other"];
+const VENDORS: &[&str] = &crate::directory::vendor::NAMES;
 
 pub static MOBILE: Section = Section {
     name: "extension.mobile",
@@ -823,8 +820,7 @@ static DIAL: Section = Section {
             "[\"8XXXXXXXXXX\", \"+X.\", \"810X.\"]",
             "outside numbers: national, E.164, international",
         ),
-        optional("intercom", Kind::Code, "\"*80\"", "*80121 talks into 121 at once, if 121 lets the caller")
-            .later("not known yet"),
+        optional("intercom", Kind::Code, "\"*80\"", "*80121 talks into 121 at once, if 121 lets the caller"),
         optional("forward_on", Kind::Code, "\"*72\"", "forward").later("not known yet"),
         optional("forward_off", Kind::Code, "\"*73\"", "forward no more").later("not known yet"),
         optional("dnd_on", Kind::Code, "\"*78\"", "do not disturb").later("not known yet"),

@@ -1,6 +1,7 @@
 //! Targets as the operator writes them: `extension:121`, `group:foremen@ekb`, `reject:486`. Grammar only; whether the thing
 //! exists is `walk`'s business.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::problem::suggest;
@@ -25,8 +26,10 @@ pub enum Parsed<'a> {
     Play(&'a str),
     /// `reject:486`.
     Reject(u16),
-    /// `multicast:239.255.70.0:10000`, `polycom:224.0.1.116:5001/25`.
-    Multicast,
+    /// `multicast:239.255.70.0:10000`.
+    Multicast(SocketAddr),
+    /// `polycom:224.0.1.116:5001/25`: the group and the channel.
+    Polycom(SocketAddr, u8),
 }
 
 /// What is wrong with a target.
@@ -39,6 +42,9 @@ pub struct Wrong {
     /// What to do.
     pub help: String,
 }
+
+/// Of a Polycom group that names none: the first of those for announcements, to which phones listen unless told otherwise.
+const POLYCOM_CHANNEL: u8 = 26;
 
 const KINDS: [&str; 13] = [
     "extension",
@@ -121,15 +127,22 @@ impl<'a> Parsed<'a> {
             "multicast" | "polycom" => {
                 let address = argument.split('/').next().unwrap_or_default();
                 let multicast = value::address(address).ok().filter(|a| a.ip().is_multicast());
-                let channel =
-                    argument.split_once('/').is_none_or(|(_, c)| c.parse::<u8>().is_ok_and(|c| (1..=50).contains(&c)));
-                if multicast.is_none() || !channel || (kind == "multicast" && argument.contains('/')) {
-                    return Err(bad(
-                        format!("`{argument}` is not a multicast address with a port"),
-                        "write e.g. `multicast:239.255.70.0:10000` or `polycom:224.0.1.116:5001/25`",
-                    ));
+                let channel = match argument.split_once('/') {
+                    Some((_, channel)) => channel.parse::<u8>().ok().filter(|c| (1..=50).contains(c)),
+                    None => Some(POLYCOM_CHANNEL),
+                };
+                match (multicast, channel) {
+                    (Some(group), Some(_)) if kind == "multicast" && !argument.contains('/') => {
+                        Parsed::Multicast(group)
+                    }
+                    (Some(group), Some(channel)) if kind == "polycom" => Parsed::Polycom(group, channel),
+                    _ => {
+                        return Err(bad(
+                            format!("`{argument}` is not a multicast address with a port"),
+                            "write e.g. `multicast:239.255.70.0:10000` or `polycom:224.0.1.116:5001/25`",
+                        ));
+                    }
                 }
-                Parsed::Multicast
             }
             _ => {
                 let help = suggest(kind, KINDS, "");
@@ -141,15 +154,21 @@ impl<'a> Parsed<'a> {
     /// Why it must not stand at such a place.
     pub fn misplaced(&self, place: Targets) -> Option<&'static str> {
         let (allowed, words) = match place {
-            Targets::Step => {
-                (!matches!(self, Parsed::Multicast), "a call cannot be sent there; it belongs into `members` of a page")
-            }
+            Targets::Step => (
+                !matches!(self, Parsed::Multicast(_) | Parsed::Polycom(..)),
+                "a call cannot be sent there; it belongs into `members` of a page",
+            ),
             Targets::Agent => (
                 matches!(self, Parsed::Named(Named::Extension | Named::Group, ..) | Parsed::Number(_)),
                 "only extension:, group: and number: can answer a queue",
             ),
             Targets::Member => (
-                matches!(self, Parsed::Named(Named::Extension | Named::Group | Named::Page, ..) | Parsed::Multicast),
+                matches!(
+                    self,
+                    Parsed::Named(Named::Extension | Named::Group | Named::Page, ..)
+                        | Parsed::Multicast(_)
+                        | Parsed::Polycom(..)
+                ),
                 "only extension:, group:, page:, multicast: and polycom: can hear a page",
             ),
             Targets::People => (
@@ -167,14 +186,18 @@ mod tests {
 
     #[test]
     fn targets() {
+        let group = |ip: [u8; 4], port| SocketAddr::from((ip, port));
         for (text, want) in [
             ("extension:121", Some(Parsed::Named(Named::Extension, "121", None))),
             ("group:foremen@ekb", Some(Parsed::Named(Named::Group, "foremen", Some("ekb")))),
             ("manager", Some(Parsed::Manager)),
             ("branch:open", Some(Parsed::OpenBranch)),
             ("reject:486", Some(Parsed::Reject(486))),
-            ("multicast:239.255.70.0:10000", Some(Parsed::Multicast)),
-            ("polycom:224.0.1.116:5001/25", Some(Parsed::Multicast)),
+            ("multicast:239.255.70.0:10000", Some(Parsed::Multicast(group([239, 255, 70, 0], 10_000)))),
+            ("polycom:224.0.1.116:5001/25", Some(Parsed::Polycom(group([224, 0, 1, 116], 5001), 25))),
+            ("polycom:224.0.1.116:5001", Some(Parsed::Polycom(group([224, 0, 1, 116], 5001), 26))),
+            ("polycom:224.0.1.116:5001/51", None),
+            ("multicast:239.255.70.0:10000/1", None),
             ("reject:200", None),
             ("number:89131234567", None),
             ("multicast:10.0.0.1:5000", None),

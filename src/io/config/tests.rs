@@ -228,9 +228,6 @@ fn the_office_is_accepted_as_it_stands() {
     assert_eq!(config.data_dir, path.with_file_name("data"));
     let want = [
         "office.toml:32: [http]: checked, but the HTTP API and the console are not there yet",
-        "office.toml:195: `vendor` of extension 601: ignored",
-        "office.toml:271: [[page]] (2): checked, but paging is not there yet",
-        "office.toml:289: dial `intercom` (*80): not known yet",
         "office.toml:290: dial `forward_on` (*72): not known yet",
         "office.toml:291: dial `forward_off` (*73): not known yet",
         "office.toml:292: dial `dnd_on` (*78): not known yet",
