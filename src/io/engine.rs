@@ -1,6 +1,6 @@
 //! The one thread that owns the core. It reads the UDP sockets itself, because waking another thread for a datagram costs
 //! more than all the SIP work on it: wait, drain the sockets, handle, send the answers together; where datagrams come in numbers, nap
-//! a millisecond, so that the next ones share one wake-up. Everything that may
+//! two milliseconds, so that the next ones share one wake-up. Everything that may
 //! wait (streams, names, files, HTTP) lives on other threads and comes in through the [`Inlet`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -43,7 +43,7 @@ const SLACK: Duration = Duration::from_millis(10);
 /// waking than for all the work on it.
 const BUSY: usize = 500;
 /// The nap, and so what a message may have to wait longer where there are many.
-const NAP: Duration = Duration::from_millis(1);
+const NAP: Duration = Duration::from_millis(2);
 /// Over how long datagrams are counted for that.
 const WINDOW: Duration = Duration::from_millis(50);
 /// Panics of the core that are logged; later ones are only counted.

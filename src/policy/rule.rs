@@ -1,5 +1,7 @@
 //! From a question to a plan: the first route whose `when` holds, or what a phone dialled.
 
+use std::fmt::{self, Write as _};
+
 use jiff::tz::TimeZone;
 use smallvec::SmallVec;
 
@@ -32,7 +34,7 @@ fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, at: Wall) -> P
                 if missed > MAX_MISSED {
                     why.push(Why::new("routes", format!("{} more did not hold", missed - MAX_MISSED)));
                 }
-                why.push(Why::new(format!("route \"{}\"", route.name), because));
+                why.push(Why::new(called(route), because));
                 return Plan {
                     kind: Kind::In,
                     route: Some(route.name.clone()),
@@ -46,13 +48,17 @@ fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, at: Wall) -> P
             Err(Missed::Because(because)) => {
                 missed += 1;
                 if missed <= MAX_MISSED {
-                    why.push(Why::new(format!("route \"{}\"", route.name), because));
+                    why.push(Why::new(called(route), because));
                 }
             }
         }
     }
     why.push(Why::new("routes", format!("no route holds for {number}")));
     refuse(Kind::In, 480, "Temporarily Unavailable", why)
+}
+
+fn called(route: &Route) -> String {
+    ["route \"", &route.name, "\""].concat()
 }
 
 /// Why a route does not hold.
@@ -103,40 +109,42 @@ fn holds<'a>(
     {
         return Err(Missed::Line);
     }
-    let not = |because: &dyn Fn() -> String| {
-        Missed::Because(if told { format!("not taken: {}", because()) } else { String::new() })
+    let not = |because: fmt::Arguments<'_>| {
+        Missed::Because(if told { said(format_args!("not taken: {because}")) } else { String::new() })
     };
     if let Some(wanted) = when.anonymous
         && wanted != ends.anonymous
     {
         let does = if wanted { "shows the number" } else { "withholds the number" };
-        return Err(not(&|| format!("the caller {does}")));
+        return Err(not(format_args!("the caller {does}")));
     }
     if !when.category.is_empty() && !when.category.iter().any(|c| **c == *ends.category()) {
-        return Err(not(&|| format!("the caller's category is {}, not {}", ends.category(), listed(&when.category))));
+        return Err(not(format_args!("the caller's category is {}, not {}", ends.category(), Listed(&when.category))));
     }
     if !when.caller.is_empty() && !ends.caller.is_some_and(|n| when.caller.iter().any(|p| p.fits(n))) {
-        return Err(not(&|| match ends.caller {
-            Some(caller) => format!("the caller's number {caller} is not {}", listed(&when.caller)),
-            None => format!("the caller has no number that could be {}", listed(&when.caller)),
-        }));
+        let wanted = Listed(&when.caller);
+        return Err(match ends.caller {
+            Some(caller) => not(format_args!("the caller's number {caller} is not {wanted}")),
+            None => not(format_args!("the caller has no number that could be {wanted}")),
+        });
     }
     if !when.region.is_empty() && ends.region_among(&when.region).is_none() {
-        return Err(not(&|| {
-            let own: Vec<Region> = ends.regions().collect();
-            let is = if own.is_empty() { "not known".to_owned() } else { listed(&own) };
-            format!("the caller's region is {is}, not {}", listed(&when.region))
-        }));
+        let own: SmallVec<[Region; 4]> = ends.regions().collect();
+        let wanted = Listed(&when.region);
+        return Err(match own.is_empty() {
+            true => not(format_args!("the caller's region is not known, not {wanted}")),
+            false => not(format_args!("the caller's region is {}, not {wanted}", Listed(&own))),
+        });
     }
     if !when.tag.is_empty() && tag(route, ends).is_none() {
-        return Err(not(&|| format!("the caller is not tagged {}", listed(&when.tag))));
+        return Err(not(format_args!("the caller is not tagged {}", Listed(&when.tag))));
     }
     let mut hours = None;
     if let Some(name) = &when.calendar {
         match clock.says(name) {
             Some((is, because)) if when.is.contains(&is) => hours = Some(format!("calendar {name}: {because}")),
-            Some((_, because)) => return Err(not(&|| format!("calendar {name}: {because}"))),
-            None => return Err(not(&|| format!("there is no calendar {name}"))),
+            Some((_, because)) => return Err(not(format_args!("calendar {name}: {because}"))),
+            None => return Err(not(format_args!("there is no calendar {name}"))),
         }
     }
     Ok(taken(route, ends, number, hours))
@@ -186,13 +194,26 @@ fn taken(route: &Route, ends: &Ends<'_>, number: E164, hours: Option<String>) ->
 }
 
 /// `a`, `a or b`, `a, b or c`.
-fn listed<T: std::fmt::Display>(items: &[T]) -> String {
-    let words: Vec<String> = items.iter().map(T::to_string).collect();
-    match words.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-        None => "nothing".to_owned(),
+struct Listed<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, item) in self.0.iter().enumerate() {
+            match i {
+                0 => write!(f, "{item}")?,
+                _ if i + 1 == self.0.len() => write!(f, " or {item}")?,
+                _ => write!(f, ", {item}")?,
+            }
+        }
+        if self.0.is_empty() { f.write_str("nothing") } else { Ok(()) }
     }
+}
+
+/// Words in a text that seldom has to grow: the trail is most of what a plan costs.
+fn said(words: fmt::Arguments<'_>) -> String {
+    let mut text = String::with_capacity(96);
+    text.write_fmt(words).expect("a String takes everything");
+    text
 }
 
 /// Stages of a list of steps; what `from` (the stage that led here) said of ringing, confirming, names and recording holds for
