@@ -22,6 +22,7 @@
 //! 122 -> KEY 1                         a key by RFC 4733; INFO 1, or SOUND 1 for its tones
 //! carrier-a -> BYE
 //! 122 <- BYE
+//! page 700 closed.wav                  the operator has a file played over a page
 //! record outcome=answered answered_by=extension:122 talk_ms=2000
 //! at rest                              nothing is left in the core, everything was answered and acknowledged
 //! ```
@@ -136,6 +137,7 @@ enum Step {
     Reload(Vec<(String, String)>),
     Spray { who: String, time: Time },
     Drain,
+    Page { number: String, sound: String },
     Agent { extension: String, do_not_disturb: Option<bool>, paused: Option<bool> },
     Rest,
 }
@@ -565,6 +567,11 @@ impl Play {
                 self.world.tell(Event::Command { id: CommandId(0), ask });
                 Ok(())
             }
+            Step::Page { number, sound } => {
+                let ask = Ask::Page { page: number.as_str().into(), sound: sound.as_str().into() };
+                self.world.tell(Event::Command { id: CommandId(0), ask });
+                Ok(())
+            }
             Step::Drain => {
                 self.world.tell(Event::Drain);
                 Ok(())
@@ -887,6 +894,7 @@ fn step(w: &[&str]) -> Result<Step, String> {
             Step::Agent { extension: (*extension).to_owned(), do_not_disturb, paused }
         }
         ["drain"] => Step::Drain,
+        ["page", number, sound] => Step::Page { number: number.to_string(), sound: sound.to_string() },
         ["wait", t] => Step::Wait(time(t)?),
         ["talk", a, b, t] => Step::Talk { a: a.to_string(), b: b.to_string(), time: time(t)? },
         ["silent", who @ .., t] => Step::Silent { who: who.iter().map(|s| s.to_string()).collect(), time: time(t)? },

@@ -10,6 +10,7 @@ use crate::call::hook::HookQuery;
 use crate::call::record::RecordId;
 use crate::directory::{Directory, Label};
 use crate::media;
+use crate::media::sound::SoundName;
 use crate::policy;
 use crate::policy::hook::Outcome;
 use crate::registrar::Binding;
@@ -99,6 +100,13 @@ pub enum Ask {
     Explain(policy::explain::Question),
     /// Counters and table sizes.
     Status,
+    /// Plays a sound over a page, without a caller. Answered with `{call, with}`, or `{error}` if nobody can hear it.
+    Page {
+        /// The page's number.
+        page: Label,
+        /// Which sound of the library.
+        sound: SoundName,
+    },
     /// Ends a call.
     Hangup(RecordId),
     /// Ends all calls.

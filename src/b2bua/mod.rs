@@ -29,7 +29,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde::Serialize;
-use slotmap::SlotMap;
+use slotmap::{Key, SlotMap};
 
 pub use action::{Action, LiveCall, LoginFailed, Notice, PhoneView, Save, TrunkView};
 pub use event::{Ask, CommandId, Event, QueryId, Resolved};
@@ -44,6 +44,7 @@ use crate::call::{Call, CallKey, Cx, LegKey, Legs, Opening, Owner, Peer, Switch}
 use crate::directory::reading::{self, Dialect, Reading};
 use crate::directory::{Directory, E164, Label, Relay, Trunk};
 use crate::media;
+use crate::media::sound::SoundName;
 use crate::policy::queue::Outlook;
 use crate::policy::{self, Ask as Question, Kind, Way};
 use crate::registrar::Registrar;
@@ -622,6 +623,7 @@ impl B2bua {
                 }
                 Err(error) => serde_json::json!({ "error": error }),
             },
+            Ask::Page { page, sound } => self.page(&page, sound),
             Ask::Status => serde_json::to_value(self.status()).unwrap_or_default(),
             Ask::Hangup(record) => {
                 let key = self.calls.iter().find(|(_, call)| call.id == record).map(|(key, _)| key);
@@ -647,6 +649,43 @@ impl B2bua {
             }
         };
         self.node.out.push_back(Action::Reply { id, answer });
+    }
+
+    /// The operator has a sound played over a page.
+    fn page(&mut self, number: &str, sound: SoundName) -> serde_json::Value {
+        let directory = self.node.directory.clone();
+        let error = |words: String| serde_json::json!({ "error": words });
+        let Some(page) = directory.page(number) else { return error(format!("there is no page {number}")) };
+        if self.draining || self.calls.len() >= self.settings.max_calls {
+            return error("no new calls are taken now".to_owned());
+        }
+        self.counters.calls += 1;
+        let ask = Question::Operator { page: page.number.clone() };
+        let plan = policy::plan(&ask, &directory, self.node.now.wall);
+        let worker = self.next_worker;
+        self.next_worker = (self.next_worker + 1) % self.settings.workers.max(1);
+        let label = Some(page.name.to_string());
+        let key = self.calls.insert_with_key(|key| {
+            let opening = Opening {
+                key,
+                direction: Direction::Page,
+                caller: Caller { name: Some("operator".to_owned()), ..Caller::default() },
+                called: Called { number: page.number.to_string(), label, ..Called::default() },
+                identity: Identity { user: page.number.to_string(), ..Identity::default() },
+                trunk: None,
+                a: LegKey::null(),
+                ask,
+                plan,
+                max_forwards: MAX_FORWARDS,
+                worker,
+            };
+            Call::new(opening, &mut cx!(self, directory)).playing(sound)
+        });
+        self.on_call(key, |call, legs, cx| call.start(legs, cx));
+        match self.calls.get(key).filter(|call| !call.is_closing()) {
+            Some(call) => serde_json::json!({ "call": call.id, "with": call.with(&self.legs) }),
+            None => error(format!("nobody can hear page {number} now; its record says why")),
+        }
     }
 
     // --- requests ----------------------------------------------------------------------------------------------------
@@ -822,7 +861,7 @@ impl B2bua {
         if self.draining || self.calls.len() >= self.settings.max_calls {
             return self.refuse(key, flow, &msg, &Refusal::status(503).with(Name::RetryAfter, "10"));
         }
-        let max_forwards = msg.max_forwards().unwrap_or(70);
+        let max_forwards = msg.max_forwards().unwrap_or(MAX_FORWARDS);
         let (tx, calls) = (&self.tx, &self.calls);
         let merged = self.twice.is_merged(&msg, |key| tx.flow_of(key).is_some());
         let pair = opening.trunk.as_ref().filter(|_| opening.identity.user.bytes().any(|b| b.is_ascii_digit()));
@@ -1001,6 +1040,9 @@ impl B2bua {
         format!("{:x}.{:016x}{:08x}", self.settings.engine, self.rng.bits(), self.rng.bits32())
     }
 }
+
+/// Hops of a request that says nothing of them, and of our own (RFC 3261 8.1.1.6).
+const MAX_FORWARDS: u8 = 70;
 
 /// The category of an outside caller who has none, or is in no directory.
 const UNKNOWN: &str = "unknown";

@@ -33,7 +33,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use slotmap::{SlotMap, new_key_type};
+use slotmap::{Key, SlotMap, new_key_type};
 use smallvec::SmallVec;
 
 use crate::base::{Instant, Now, Rng, Wall};
@@ -413,8 +413,15 @@ impl Call {
             sounds: Vec::new(),
             wrap_up: Duration::ZERO,
             tags: Default::default(),
-            alive: SmallVec::from_slice(&[a]),
+            // A page that the operator has played has no caller.
+            alive: Some(a).filter(|a| !a.is_null()).into_iter().collect(),
         }
+    }
+
+    /// It is a page on which this is played, instead of a caller's voice.
+    pub fn playing(mut self, sound: SoundName) -> Call {
+        self.sounds.push(sound);
+        self
     }
 
     /// Begins to ring. `body` is the caller's offer, if it made one.

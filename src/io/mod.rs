@@ -505,6 +505,18 @@ impl Handle {
         })
     }
 
+    /// Puts a WAV file among the sounds, in place of one of that name; a reload of the configuration takes it out again.
+    pub fn put_sound(&self, name: &str, file: &[u8]) -> Result<(), String> {
+        let sound = media::sound::Sound::of_wav(file).map_err(|why| why.to_string())?;
+        self.0.sounds.rcu(|library| {
+            let mut library = media::sound::Library::clone(library);
+            library.put(name, sound.clone());
+            library
+        });
+        let there = self.0.sounds.load().get(name).is_some();
+        if there { Ok(()) } else { Err("there are too many sounds already".to_owned()) }
+    }
+
     /// Takes no new calls; the server ends with the last one.
     pub fn drain(&self) {
         // Fails only when the server has ended.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
@@ -47,19 +47,24 @@ impl Client {
 
     /// Asks. `path` with its query.
     pub fn get(&self, path: &str) -> Result<Value, ClientError> {
-        self.request(Method::GET, path)
+        self.request(Method::GET, path, Vec::new())
     }
 
     /// Tells.
     pub fn post(&self, path: &str) -> Result<Value, ClientError> {
-        self.request(Method::POST, path)
+        self.request(Method::POST, path, Vec::new())
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<Value, ClientError> {
+    /// Tells, with a file.
+    pub fn send(&self, path: &str, file: Vec<u8>) -> Result<Value, ClientError> {
+        self.request(Method::POST, path, file)
+    }
+
+    fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Value, ClientError> {
         let unreachable = |why: String| ClientError::Unreachable { socket: self.socket.clone(), why };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| unreachable(e.to_string()))?;
-        let talk = async { tokio::time::timeout(PATIENCE, self.talk(method, path)).await };
+        let talk = async { tokio::time::timeout(PATIENCE, self.talk(method, path, body)).await };
         match runtime.block_on(talk) {
             Ok(Ok((status, body))) => {
                 answer(status, &body).unwrap_or_else(|| Err(unreachable("its answer makes no sense".to_owned())))
@@ -69,13 +74,13 @@ impl Client {
         }
     }
 
-    async fn talk(&self, method: Method, path: &str) -> Result<(u16, Bytes), String> {
+    async fn talk(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Bytes), String> {
         let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|e| e.to_string())?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header("host", "strowger");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|e| e.to_string())?;
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?;

@@ -49,6 +49,10 @@ impl Control for Handle {
         Handle::import(self).map_err(|why| format!("{why}; what was imported before stays in force"))
     }
 
+    fn put_sound(&self, name: &str, file: &[u8]) -> Result<(), String> {
+        Handle::put_sound(self, name, file)
+    }
+
     fn drain(&self) {
         Handle::drain(self);
     }

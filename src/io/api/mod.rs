@@ -9,6 +9,7 @@
 //! | `GET /phones` · `/trunks` · `/status` | what is registered · carriers · counters |
 //! | `POST /reload` · `/drain` | reads the configuration again · takes no new calls and ends with the last |
 //! | `POST /directory` | reads again what was imported |
+//! | `POST /pages/NUMBER` | plays the WAV file that is its body over a page |
 //!
 //! Lists answer `{items, next}`, errors are `application/problem+json` (RFC 9457).
 
@@ -22,8 +23,9 @@ use std::path::Path;
 use std::pin::Pin;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path as InPath, Query, State};
+use axum::extract::{DefaultBodyLimit, Path as InPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -34,6 +36,7 @@ use super::store::{Cursor, Filter, Reader, StoreError};
 use crate::b2bua::{Ask, LiveCall, PhoneView, TrunkView};
 use crate::base::Wall;
 use crate::call::record::{CallRecord, Outcome, RecordId};
+use crate::media::wav::MAX_BYTES;
 use crate::policy::explain::Question;
 
 /// Name of the socket in the data directory.
@@ -62,6 +65,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn reload(&self) -> Result<Vec<String>, String>;
     /// Reads again what was imported and puts it in force. Blocks. What there is now, or why the old lists stay.
     fn import(&self) -> Result<Value, String>;
+    /// Puts a WAV file among the sounds, in place of one of that name. Blocks. What is wrong with it, in words.
+    fn put_sound(&self, name: &str, file: &[u8]) -> Result<(), String>;
     /// Takes no new calls, ends with the last.
     fn drain(&self);
 }
@@ -97,6 +102,7 @@ fn router<C: Control>(control: C) -> Router {
         .route("/reload", post(reload::<C>))
         .route("/directory", post(directory::<C>))
         .route("/drain", post(drain::<C>))
+        .route("/pages/{number}", post(page::<C>).layer(DefaultBodyLimit::max(MAX_BYTES)))
         .with_state(control)
 }
 
@@ -242,6 +248,27 @@ async fn directory<C: Control>(State(control): State<C>) -> Result<Json<Value>, 
             let why = "reading broke off; what was imported before stays in force".to_owned();
             Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, why))
         }
+    }
+}
+
+/// Each page has one file at a time: the next one takes its place among the sounds.
+async fn page<C: Control>(
+    State(control): State<C>,
+    InPath(number): InPath<String>,
+    file: Bytes,
+) -> Result<Json<Value>, Refused> {
+    let sound = format!("page:{number}");
+    let (name, its) = (sound.clone(), control.clone());
+    let put = tokio::task::spawn_blocking(move || its.put_sound(&name, &file)).await;
+    match put {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => return Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, why)),
+        Err(_) => return Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, "reading the file broke off".to_owned())),
+    }
+    let answer = control.ask(Ask::Page { page: number.into(), sound: sound.into() }).await;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(why) => Err(Refused(StatusCode::NOT_FOUND, why.to_owned())),
+        None => Ok(Json(answer)),
     }
 }
 

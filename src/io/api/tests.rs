@@ -55,8 +55,13 @@ impl Control for Fake {
         Box::pin(async { json!({ "calls": 0 }) })
     }
     fn ask(&self, ask: Ask) -> Answer {
-        let found = matches!(ask, Ask::Ladder(RecordId(1)));
-        Box::pin(async move { if found { json!({ "messages": [] }) } else { Value::Null } })
+        let answer = match ask {
+            Ask::Ladder(RecordId(1)) => json!({ "messages": [] }),
+            Ask::Page { page, sound } if *page == *"700" => json!({ "call": "X", "with": [sound.to_string()] }),
+            Ask::Page { .. } => json!({ "error": "there is no such page" }),
+            _ => Value::Null,
+        };
+        Box::pin(async move { answer })
     }
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Ok(Box::new(NoRecords))
@@ -66,6 +71,9 @@ impl Control for Fake {
     }
     fn reload(&self) -> Result<Vec<String>, String> {
         Err("office.toml:3: config::unknown_key".to_owned())
+    }
+    fn put_sound(&self, _: &str, file: &[u8]) -> Result<(), String> {
+        if file == b"RIFF" { Ok(()) } else { Err("not a WAV file".to_owned()) }
     }
     fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -101,6 +109,11 @@ fn the_socket_answers() {
     assert!(client.get(&format!("/calls/{first}/ladder")).is_ok());
     assert!(matches!(client.get(&format!("/calls/{second}/ladder")), Err(ClientError::NotFound(_))));
     assert!(matches!(client.post("/reload"), Err(ClientError::Refused(why)) if why.contains("unknown_key")));
+    assert_eq!(client.send("/pages/700", b"RIFF".to_vec()).expect("paged")["with"], json!(["page:700"]));
+    assert!(matches!(client.send("/pages/701", b"RIFF".to_vec()), Err(ClientError::NotFound(_))));
+    assert!(
+        matches!(client.send("/pages/700", b"MP3".to_vec()), Err(ClientError::Refused(why)) if why.contains("WAV"))
+    );
     assert!(!fake.draining.load(Ordering::Relaxed));
     client.post("/drain").expect("draining");
     assert!(fake.draining.load(Ordering::Relaxed));

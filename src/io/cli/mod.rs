@@ -62,6 +62,8 @@ enum Command {
     Trunks(JsonOnly),
     /// Puts a list of another program in the place of the one before: who calls from which number.
     Import(import::Args),
+    /// Plays a WAV file over a page, e.g. `page 700 fire-drill.wav`.
+    Page(steer::PageArgs),
     /// Has the server read its configuration again; an invalid one is refused.
     Reload,
     /// Has the server take no new calls and end with the last.
@@ -167,6 +169,7 @@ fn run(cli: &Cli) -> Result<(), Fail> {
         Command::Phones(args) => phones::run(&office()?, args.json),
         Command::Trunks(args) => trunks::run(&office()?, args.json),
         Command::Import(args) => import::run(&cli.config, args),
+        Command::Page(args) => steer::page(&office()?, args),
         Command::Reload => steer::reload(&office()?),
         Command::Drain => steer::drain(&office()?),
         Command::Completions { shell } => {
@@ -221,6 +224,8 @@ mod tests {
             (vec!["strowger", "check", "a.toml", "--defaults"], false),
             (vec!["strowger", "explain", "inbound", "--from", "+79131234567", "--to", "+73833000001"], true),
             (vec!["strowger", "explain", "sideways", "--from", "121", "--to", "122"], false),
+            (vec!["strowger", "page", "700", "drill.wav"], true),
+            (vec!["strowger", "page", "700"], false),
             (vec!["strowger", "explain"], false),
             (vec!["strowger"], false),
         ] {

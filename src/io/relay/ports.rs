@@ -161,5 +161,10 @@ mod tests {
         assert!(!bound.contains(&Port(port)) && !bound.is_empty(), "{port} {bound:?}");
         assert!(sockets.bind_block().is_empty());
         assert!(bound.iter().all(|port| sockets.index(*port).is_some_and(|i| sockets.pair(i).is_some())));
+        // What goes to a group goes out by our own interface and passes no router.
+        let pair = bound.first().and_then(|port| sockets.pair(sockets.index(*port)?)).expect("one is bound");
+        let socket = SockRef::from(&pair.rtp);
+        assert_eq!(socket.multicast_ttl_v4().ok(), Some(1));
+        assert_eq!(socket.multicast_if_v4().ok(), Some(std::net::Ipv4Addr::LOCALHOST));
     }
 }
