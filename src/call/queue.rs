@@ -12,7 +12,7 @@
 use super::fork::Rings;
 use super::record::PhaseKind;
 use super::{Call, Cx, Final, Legs, Ringing, State};
-use crate::directory::{Directory, Queue, Strategy, Target};
+use crate::directory::{Directory, Label, Queue, Strategy, Target};
 use crate::policy::{self, Fork, Stage};
 use crate::sip::phrase;
 
@@ -71,12 +71,14 @@ impl Call {
         let State::Ringing(ringing) = &mut self.state else { return };
         match fork {
             Fork::Ring(branches) => {
-                for agent in branches.iter().filter_map(|branch| branch.owner.as_ref()) {
+                let agents: Vec<Label> = branches.iter().filter_map(|branch| branch.owner.clone()).collect();
+                for agent in &agents {
                     cx.switch.rang(&queue.name, agent);
                     ringing.rung.retain(|rung| rung != agent);
                     ringing.rung.push(agent.clone());
                 }
                 self.begin(legs, cx, branches, stage.ring);
+                self.spend_unbegun(&agents);
                 self.hurry(legs, cx);
                 // Nobody could be dialled after all.
                 if self.idle() {
@@ -118,6 +120,18 @@ impl Call {
             // Who hears music needs no ringback.
             if ringing.voice.is_none() {
                 caller.progress(cx, 180, 0, None);
+            }
+        }
+    }
+
+    /// Agents none of whose telephones may be rung for this caller, since nobody there could be asked to confirm, are not tried
+    /// again: they would be chosen for ever.
+    fn spend_unbegun(&mut self, agents: &[Label]) {
+        let State::Ringing(ringing) = &mut self.state else { return };
+        for agent in agents {
+            let begun = ringing.rungs.iter().any(|rung| rung.branch.owner.as_ref() == Some(agent));
+            if !begun && !ringing.spent.contains(agent) {
+                ringing.spent.push(agent.clone());
             }
         }
     }
