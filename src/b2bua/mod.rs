@@ -1005,6 +1005,11 @@ impl B2bua {
         let asserted =
             trunk.trust_identity.then(|| msg.addresses(Name::PAssertedIdentity).flatten()).into_iter().flatten();
         let Told { name, user, number: caller, hidden } = told(asserted.chain([*from]), trunk.dialect(country));
+        // Nobody outside is one of us.
+        let user = match caller.is_none() && directory.extension(&user).is_some() {
+            true => "anonymous".to_owned(),
+            false => user,
+        };
         let veiled = told([*from].into_iter(), trunk.dialect(country)).hidden;
         let hidden = hidden || veiled || msg.text(Name::Privacy).is_some_and(|p| Privacy::parse(p).hides());
         // What the company calls its customer, else what the carrier does.
@@ -1046,6 +1051,8 @@ const MAX_FORWARDS: u8 = 70;
 
 /// The category of an outside caller who has none, or is in no directory.
 const UNKNOWN: &str = "unknown";
+/// Characters at most of what stands in the place of a caller's number.
+const MAX_CALLER: usize = 32;
 
 /// Who calls, and what for.
 struct Who {
@@ -1078,13 +1085,19 @@ fn told<'a>(addresses: impl Iterator<Item = NameAddr<'a>>, dialect: Dialect) -> 
             Reading::Number(number, _) => {
                 return Told { name: name(), user: number.to_string(), number: Some(number), hidden: nobody };
             }
-            Reading::Malformed if first.is_none() => {
+            Reading::Malformed if first.is_none() && is_plain(&user) => {
                 first = Some(Told { name: name(), user: user.into_owned(), number: None, hidden: nobody });
             }
             Reading::Anonymous | Reading::Malformed => {}
         }
     }
     first.unwrap_or_else(|| Told { name: None, user: "anonymous".to_owned(), number: None, hidden: true })
+}
+
+/// Whether what stands in a number's place may be shown to somebody: it goes into an address of ours as it is.
+fn is_plain(user: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"+*#._-".contains(&b);
+    (1..=MAX_CALLER).contains(&user.len()) && user.bytes().all(allowed)
 }
 
 fn is_live(calls: &SlotMap<CallKey, Call>, key: CallKey) -> bool {

@@ -78,7 +78,7 @@ pub struct Leg {
     /// For how long at most, in milliseconds; all waiting rounds of a queue included.
     pub ring_ms: u64,
     /// This much later than the step begins, in milliseconds.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub after_ms: u64,
     /// Out through this trunk.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,10 +92,10 @@ pub struct Leg {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mobile_of: Option<Label>,
     /// Whoever answers has to press 1.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirm: bool,
     /// Rings only if the one before could not take the call at all.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub instead: bool,
 }
 

@@ -11,6 +11,7 @@ use crate::directory::Directory;
 use crate::io::api::client::ClientError;
 use crate::io::clock::Clock;
 use crate::io::config::Config;
+use crate::io::config::problem::suggest;
 use crate::io::import::imported;
 use crate::policy::explain::{Leg, Question, Step, Way};
 use crate::policy::{Explained, Live, Why, explain};
@@ -105,6 +106,16 @@ fn instant(office: &Office, text: &str) -> Result<Wall, Fail> {
         let civil = text.parse::<jiff::civil::DateTime>().ok()?;
         Some(civil.to_zoned(office.places.zone.clone()).ok()?.timestamp())
     };
+    // A local time with a zone that there is not is no local time of the node.
+    if let Some((_, zone)) = text.split_once('[')
+        && zoned().is_none()
+    {
+        let zone = plain(zone.trim_end_matches(']'));
+        let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+        let hint = suggest(&zone, known.iter().map(String::as_str), "");
+        let hint = if hint.starts_with("did") { hint } else { "write it as Asia/Novosibirsk".to_owned() };
+        return Err(Fail::Usage(format!("--at: there is no time zone {zone}, or no such time in it; {hint}")));
+    }
     let found = zoned().or_else(stamp).or_else(local);
     let found = found.ok_or_else(|| {
         let clean = plain(text);

@@ -36,6 +36,12 @@ pub struct Args {
 pub fn run(config: &Path, args: &Args) -> Result<(), Fail> {
     let config = Config::load(config)?;
     let place = args.rejects.clone().or_else(|| args.files.first().map(|file| file.with_extension("rejects.csv")));
+    if let Some(place) = place.as_ref().filter(|place| args.files.contains(place)) {
+        let place = output::plain(&place.display().to_string());
+        return Err(Fail::Usage(format!(
+            "{place} is to be read, and rejected rows would be written there: use --rejects"
+        )));
+    }
     let mut rejects = Rejects::to(&place.unwrap_or_default());
     let bar = Bar::new();
     let done = args.what.import(&mut Job {

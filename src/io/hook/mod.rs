@@ -72,12 +72,16 @@ impl Hooks {
         let (inner, hook) = (self.inner.clone(), hook.clone());
         let request = shape::request(&hook, question);
         self.inner.runtime.spawn(async move {
-            let outcome = match tokio::time::timeout(hook.timeout, inner.fetch(request)).await {
-                Ok(Ok((status, body))) => shape::answer(&hook, status, &body, &crate::io::config::read_step),
-                Ok(Err(why)) => Err(why),
-                Err(_) => Err(format!("no answer within {} ms", hook.timeout.as_millis())),
+            // What a hook makes of one caller is no sign that it is ill: callers could switch it off for everybody.
+            let (ill, outcome) = match tokio::time::timeout(hook.timeout, inner.fetch(request)).await {
+                Ok(Ok((status, body))) => {
+                    let answer = shape::answer(&hook, status, &body, &crate::io::config::read_step);
+                    (status >= 500 || status == 429, answer)
+                }
+                Ok(Err(why)) => (true, Err(why)),
+                Err(_) => (true, Err(format!("no answer within {} ms", hook.timeout.as_millis()))),
             };
-            inner.landed(&hook, key, &outcome);
+            inner.landed(&hook, key, ill, &outcome);
             answer(outcome);
         });
     }
@@ -105,7 +109,7 @@ impl Inner {
         Ok(None)
     }
 
-    fn landed(&self, hook: &Hook, key: (Option<String>, String), outcome: &Outcome) {
+    fn landed(&self, hook: &Hook, key: (Option<String>, String), ill: bool, outcome: &Outcome) {
         let now = self.clock.mono();
         let mut all = self.lock();
         let known = all.entry(hook.name.clone()).or_default();
@@ -120,6 +124,7 @@ impl Inner {
                     known.answers.insert(key, (now + hook.cache, answer.clone()));
                 }
             }
+            Err(_) if !ill => known.breaker.worked(),
             Err(why) => {
                 if known.breaker.failed(now) {
                     let pause = breaker::PAUSE.as_secs();
@@ -165,6 +170,8 @@ fn client() -> Result<Client, String> {
     rustls::crypto::ring::default_provider().install_default().ok();
     Client::builder()
         .redirect(Policy::none())
+        // A proxy would look names up itself, behind the back of the guard.
+        .no_proxy()
         .dns_resolver(Arc::new(Guarded))
         .pool_max_idle_per_host(IDLE)
         .user_agent(crate::b2bua::USER_AGENT)

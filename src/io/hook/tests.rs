@@ -34,6 +34,7 @@ fn lab() -> Lab {
                 }),
             )
             .route("/never", post(std::future::pending::<()>))
+            .route("/lost", post(|| async { axum::http::StatusCode::NOT_FOUND }))
             .route("/fault", post(|| async { axum::http::StatusCode::INTERNAL_SERVER_ERROR }))
             .route("/long", post(|| async { "x".repeat(MAX_ANSWER + 1) }))
             .route("/elsewhere", post(|| async { Redirect::temporary("/route") }));
@@ -107,6 +108,15 @@ fn a_hook_that_fails_is_left_alone() {
     }
     assert_eq!(why(lab.ask(&hook)), "it failed 5 times in a row: left alone for 10 s more");
     assert!(lab.ask(&lab.hook("/route")).is_ok(), "others are not touched");
+}
+
+#[test]
+fn what_it_makes_of_one_caller_is_no_fault_of_the_hook() {
+    let lab = lab();
+    let hook = lab.hook("/lost");
+    for _ in 0..3 * breaker::FAILURES {
+        assert_eq!(why(lab.ask(&hook)), "it answered 404");
+    }
 }
 
 #[test]

@@ -128,9 +128,14 @@ impl Imported {
     /// Opens it for an import, creates it if need be, and keeps other imports out until [`Imported::commit`].
     pub fn open(path: &Path) -> Result<Imported, StoreError> {
         let folder = path.parent().unwrap_or(Path::new(""));
+        // Root imports for a server that runs as another user, and must make no file where that one pleases.
+        if fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink()) {
+            return Err(StoreError::Broken("it is a symbolic link, which is not followed".to_owned()));
+        }
         let created = !path.exists();
         fs::create_dir_all(folder).map_err(|e| StoreError::Broken(e.to_string()))?;
-        let mut db = Connection::open(path)?;
+        let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let mut db = Connection::open_with_flags(path, flags)?;
         if created {
             like_its_folder(path, folder);
         }
@@ -307,8 +312,8 @@ impl Imported {
 
 /// Gives a file to the user to whom its folder belongs: root may import for a server that runs as another user.
 fn like_its_folder(path: &Path, folder: &Path) {
-    use std::os::unix::fs::{MetadataExt as _, chown};
+    use std::os::unix::fs::{MetadataExt as _, lchown};
     let Ok(owner) = fs::metadata(folder) else { return };
     // Not root: the file is ours, and so is the folder, or it could not have been made.
-    chown(path, Some(owner.uid()), Some(owner.gid())).ok();
+    lchown(path, Some(owner.uid()), Some(owner.gid())).ok();
 }

@@ -1,8 +1,9 @@
 //! The file of rows that could not be taken as they are: file, line, what became of it, why, and what stood there. It is made
 //! when the first such row comes.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::ImportError;
@@ -57,7 +58,10 @@ impl Rejects {
         let out = match &mut self.file {
             Some(out) => out,
             none => {
-                let mut out = BufWriter::new(File::create(&self.path).map_err(wrong)?);
+                // Through no link: whoever may write beside the lists must not choose what an import by root overwrites.
+                let mut open = OpenOptions::new();
+                let open = open.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW);
+                let mut out = BufWriter::new(open.open(&self.path).map_err(wrong)?);
                 out.write_all(output::csv(["file", "line", "row", "reason", "text"]).as_bytes()).map_err(wrong)?;
                 none.insert(out)
             }

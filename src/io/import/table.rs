@@ -13,6 +13,8 @@ use super::ImportError;
 pub const MAX_FILE: u64 = 2 << 30;
 /// Lines that one row may stand in: more is a quotation mark that was never closed.
 const MAX_LINES: u64 = 64;
+/// Lines at most with a quotation mark that is not closed; each costs a look to the end of the file.
+const MAX_UNCLOSED: u32 = 20;
 /// Columns at most.
 const MAX_COLUMNS: usize = 256;
 
@@ -109,7 +111,7 @@ impl Table {
     pub fn rows(&self) -> Rows<'_> {
         let (begin, line) = self.body;
         let reader = reader(self.separator, &self.text[begin..]);
-        Rows { table: self, reader, begin, lines: line - 1, row: StringRecord::new() }
+        Rows { table: self, reader, begin, lines: line - 1, row: StringRecord::new(), unclosed: 0 }
     }
 }
 
@@ -122,6 +124,8 @@ pub struct Rows<'a> {
     begin: usize,
     lines: u64,
     row: StringRecord,
+    /// Lines with a quotation mark that is not closed.
+    unclosed: u32,
 }
 
 impl Rows<'_> {
@@ -148,6 +152,13 @@ impl Rows<'_> {
             }
             let line = self.lines + first;
             if self.reader.position().line() - first > MAX_LINES {
+                self.unclosed += 1;
+                if self.unclosed > MAX_UNCLOSED {
+                    // Each was looked for to the end of the file.
+                    self.begin = self.table.text.len();
+                    self.reader = reader(self.table.separator, "");
+                    return Some(Err((line, "too many quotation marks are not closed: the rest is not read")));
+                }
                 // Only this line is given up.
                 self.begin = at + super::table::line(&self.table.text, at).len();
                 self.lines = line;
