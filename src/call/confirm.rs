@@ -210,7 +210,8 @@ impl Call {
         }
         self.bury(legs, cx, key);
         if let Some(i) = rung {
-            self.nothing_came(legs, cx, i, 480);
+            // A voicemail's answer is no answer of its owner, whose desk phone has its next turn.
+            self.nothing_came(legs, cx, i, None);
         }
         if self.journey.phase() == PhaseKind::Confirm
             && matches!(&self.state, State::Ringing(ringing) if ringing.questions.is_empty())

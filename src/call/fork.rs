@@ -671,8 +671,10 @@ impl Call {
         self.bury(legs, cx, key);
         let State::Ringing(ringing) = &mut self.state else { return };
         let Some(i) = rung else { return };
+        // To an emergency number every carrier is tried, whatever the one before thought of us.
+        let refused = self.emergency && matches!(status, 400..=485 | 488..=599 | 604..);
         let unable = matches!(peer, Peer::Trunk { .. })
-            && matches!(status, 300..=399 | 401 | 407 | 408 | 500 | 502..=504)
+            && (refused || matches!(status, 300..=399 | 401 | 407 | 408 | 500 | 502..=504))
             && !connected;
         // A carrier that cannot take the call, or would have us call elsewhere, is no word of whoever was called.
         let noted = if unable { Final { phrase: phrase(503).to_owned(), status: 503, ..last } } else { last };
@@ -696,7 +698,7 @@ impl Call {
         {
             return;
         }
-        self.nothing_came(legs, cx, i, status);
+        self.nothing_came(legs, cx, i, Some(status));
     }
 
     /// Somebody refused the codec in which the caller hears us: offers him once all that the caller speaks. Whether he rings.
@@ -712,10 +714,13 @@ impl Call {
         self.dial(legs, cx, i, &way, place)
     }
 
-    /// Nothing will come of a leg of this branch any more.
-    pub(super) fn nothing_came(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, i: usize, status: u16) {
+    /// Nothing will come of a leg of this branch any more: its last answer, or none that says anything of its owner.
+    pub(super) fn nothing_came(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, i: usize, status: Option<u16>) {
         let State::Ringing(ringing) = &mut self.state else { return };
-        ringing.spend(i, status);
+        match status {
+            Some(status) => ringing.spend(i, status),
+            None => ringing.used_up(i),
+        }
         self.hurry(legs, cx);
         self.note_confirm(cx);
         if self.idle() {
@@ -877,13 +882,20 @@ impl Ringing {
         self.rungs.iter_mut().position(own)
     }
 
+    /// A branch without a leg is over.
+    fn used_up(&mut self, i: usize) {
+        if let Some(rung) = self.rungs.get_mut(i)
+            && matches!(&rung.step, Rings::Now { legs, .. } if legs.is_empty())
+        {
+            rung.step = Rings::Over;
+        }
+    }
+
     /// A leg of the branch ended with that status, and the branch goes nowhere else. Whoever rejected is not rung again in
     /// this call, nor is who cannot be reached at any place: the next round would only get the same answer at once.
     pub(super) fn spend(&mut self, i: usize, status: u16) {
+        self.used_up(i);
         let Some(rung) = self.rungs.get_mut(i) else { return };
-        if matches!(&rung.step, Rings::Now { legs, .. } if legs.is_empty()) {
-            rung.step = Rings::Over;
-        }
         let Some(owner) = rung.branch.owner.clone() else { return };
         let rejected = matches!(status, 486 | 600 | 603);
         if rejected {

@@ -208,6 +208,8 @@ pub struct Call {
     basic: bool,
     /// What a page without a caller plays.
     sounds: Vec<SoundName>,
+    /// It goes to an emergency number.
+    emergency: bool,
     /// How long the agent rests after this call.
     wrap_up: Duration,
     /// For the record.
@@ -381,6 +383,7 @@ impl Call {
             opening;
         let journey = Journey::begin(cx.now, "the call arrived");
         let stages = VecDeque::from(std::mem::take(&mut plan.stages));
+        let emergency_number = stages.iter().any(|s| matches!(s.target, Target::Emergency(_)));
         let basic = stages.iter().any(|s| s.target.may_play() || s.confirm == Some(true) || s.answer);
         Call {
             key,
@@ -411,6 +414,7 @@ impl Call {
             short_ring: cx.directory.short_ring,
             basic,
             sounds: Vec::new(),
+            emergency: emergency_number,
             wrap_up: Duration::ZERO,
             tags: Default::default(),
             // A page that the operator has played has no caller.

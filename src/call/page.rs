@@ -581,6 +581,10 @@ impl Call {
 
     /// An emergency page wants the phone of an extension: it leaves this call, which goes on without it if it can.
     pub fn give_up_phone(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, extension: &Label, words: &str) {
+        // Whoever talks to the fire brigade goes on talking to it.
+        if self.emergency {
+            return;
+        }
         let its = |legs: &Legs, key: LegKey| {
             legs.get(key).is_some_and(|leg| matches!(&leg.peer, Peer::Extension(number) if number == extension))
         };
@@ -601,7 +605,7 @@ impl Call {
                     let rung = ringing.lost(key);
                     self.drop_leg(legs, cx, key, Some(words), LegResult::Cancelled);
                     if let Some(i) = rung {
-                        self.nothing_came(legs, cx, i, 486);
+                        self.nothing_came(legs, cx, i, Some(486));
                     }
                 }
             }
