@@ -266,6 +266,7 @@ fn cast(
     };
     let (anna, boris, shop, guard) = (phone("121")?, phone("122")?, phone("123")?, phone("130")?);
     let (vera, gleb) = (phone("221")?, phone("321")?);
+    let speakers = [phone("601")?, phone("602")?];
     let stranger = Party::new("124", None, server, rng)?;
     let carrier_password = directory.trunk("carrier-a").and_then(|t| t.password.as_ref());
     let carrier_password = carrier_password.map(|p| p.0.to_string()).unwrap_or_default();
@@ -289,6 +290,7 @@ fn cast(
         guard,
         vera,
         gleb,
+        speakers,
         stranger,
         domain,
         host: server.to_string(),

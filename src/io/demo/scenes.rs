@@ -67,6 +67,8 @@ pub struct Cast {
     pub vera: Party,
     /// Глеб Балтийский in Kaliningrad.
     pub gleb: Party,
+    /// The loudspeakers of both workshops.
+    pub speakers: [Party; 2],
     /// Somebody who guesses passwords.
     pub stranger: Party,
     /// The server's domain.
@@ -81,10 +83,10 @@ pub struct Cast {
 
 impl Cast {
     /// Everybody.
-    pub fn all(&mut self) -> [&mut Party; 10] {
-        let Cast { carrier_a, _carrier_a_reserve, carrier_b, anna, boris, shop, guard, vera, gleb, stranger, .. } =
-            self;
-        [carrier_a, _carrier_a_reserve, carrier_b, anna, boris, shop, guard, vera, gleb, stranger]
+    pub fn all(&mut self) -> [&mut Party; 12] {
+        let Cast { carrier_a, _carrier_a_reserve, carrier_b, anna, boris, shop, guard, vera, gleb, .. } = self;
+        let ([one, two], stranger) = (&mut self.speakers, &mut self.stranger);
+        [carrier_a, _carrier_a_reserve, carrier_b, anna, boris, shop, guard, vera, gleb, one, two, stranger]
     }
 }
 
@@ -105,7 +107,7 @@ pub struct Scene {
 }
 
 /// The play: a working Monday, the holiday after it (Unity Day), and the Wednesday of the next week.
-pub const PLAY: [Scene; 13] = [
+pub const PLAY: [Scene; 14] = [
     routes::SALES,
     routes::MOBILE,
     routes::SUPPLIER,
@@ -115,6 +117,7 @@ pub const PLAY: [Scene; 13] = [
     routes::OUTBOUND_NOVOSIBIRSK,
     desk::OUTBOUND,
     desk::INTERNAL,
+    desk::PAGE,
     desk::GIVES_UP,
     desk::WRONG_PASSWORD,
     routes::HOLIDAY,

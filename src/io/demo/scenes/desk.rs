@@ -1,7 +1,10 @@
 //! What any telephone system does: calls out, calls inside, callers who give up, strangers who guess passwords.
 
 use super::super::party::Missed;
-use super::{Cast, Check, RING, Scene, adds_up, answered_by, caller_of, customer, pause, says_elsewhere, talk, tones};
+use super::{
+    Cast, Check, RING, Scene, adds_up, answered_by, caller_of, customer, listen, pause, result_of, says_elsewhere,
+    talk, tones,
+};
 use crate::call::record::{By, Direction, Outcome};
 use crate::sip::digest::{Algorithm, Credentials, ha1};
 use crate::sip::{Message, Name};
@@ -89,6 +92,55 @@ fn internal(cast: &mut Cast) -> Result<Vec<Check>, Missed> {
     cast.shop.acknowledged(&ringing.invite)?;
     let mut checks = vec![Check::is("123 sees who calls", caller_of(&ringing.invite) == "121")];
     checks.extend(talk((&mut cast.anna, anna, tones::ANNA), (&mut cast.shop, shop, tones::SHOP), ("121", "123"))?);
+    Ok(checks)
+}
+
+/// Loudspeakers.
+pub const PAGE: Scene = Scene {
+    name: "page",
+    at: "2026-11-02T11:19",
+    proves: "121 speaks to both workshops: the loudspeakers answer by themselves",
+    play: page,
+    record: Some(|r| {
+        let played = |target: &str| result_of(r, target).as_deref() == Some("answered");
+        vec![
+            Check::is("a page", r.direction == Direction::Page),
+            Check::is("the report: both played it", played("extension:601") && played("extension:602")),
+            Check::is("121 hung up", r.hangup.by == By::Caller),
+            Check::is("nothing was recorded", r.recordings.is_empty()),
+            adds_up(r),
+        ]
+    }),
+    recorded: None,
+};
+
+/// As long as the chime takes, and a little.
+const CHIME: std::time::Duration = std::time::Duration::from_millis(1200);
+
+fn page(cast: &mut Cast) -> Result<Vec<Check>, Missed> {
+    let from = format!("<sip:121@{}>", cast.domain);
+    let mut anna = cast.anna.invite(&format!("sip:700@{}", cast.domain), &from, tones::ANNA)?;
+    let [one, two] = &mut cast.speakers;
+    let (first, second) = (one.rings(None)?, two.rings(None)?);
+    let told = |invite: &Message| invite.text(Name::CallInfo).is_some_and(|info| info.contains("answer-after=0"));
+    let mut checks =
+        vec![Check::is("both are told to answer by themselves", told(&first.invite) && told(&second.invite))];
+    // A workshop is noisy: what its loudspeaker's microphone hears must go nowhere.
+    let (shop, hall) = (one.accept(&first, tones::SHOP)?, two.accept(&second, tones::WRONG)?);
+    cast.anna.answered(&mut anna)?;
+    one.acknowledged(&first.invite)?;
+    two.acknowledged(&second.invite)?;
+    pause(super::LISTEN);
+    checks.push(Check::is("a chime comes first", shop.voice.hears_sound() && hall.voice.hears_sound()));
+    pause(CHIME);
+    let heard = listen(&shop.voice, &hall.voice);
+    let back = listen(&anna.voice, &anna.voice).0;
+    checks.push(Check::is("both workshops hear 121", heard == (Some(tones::ANNA), Some(tones::ANNA))));
+    checks.push(Check::is("121 does not hear the workshops", back.is_none()));
+    cast.anna.hang_up(anna)?;
+    let [one, two] = &mut cast.speakers;
+    one.hung_up_on(shop)?;
+    two.hung_up_on(hall)?;
     Ok(checks)
 }
 
