@@ -6,7 +6,7 @@
 //! - [`world`]: the clock, the network, the phones, the core under test and its pure media relay, driven together.
 //! - [`oracle`]: what must hold after every step, whatever the world did.
 //! - [`ladder`]: scenario files that a telephone admin can read (`ladders/*.ladder`, the language is described there).
-//! - [`swarm`]: a seed draws a world and minutes of its life.
+//! - [`swarm`]: a seed draws a world and minutes of its life; [`queues`]: what must hold of who is rung when.
 //!
 //! `cargo test -p sip-tests --test ladders [NAME]` and `cargo test --release -p sip-tests --test swarm`.
 
@@ -16,6 +16,7 @@ pub mod net;
 pub mod office;
 pub mod oracle;
 pub mod phone;
+pub mod queues;
 pub mod sounds;
 pub mod swarm;
 pub mod world;

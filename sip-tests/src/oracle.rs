@@ -42,6 +42,8 @@ struct Asked {
     code: Option<u16>,
     /// An INVITE outside a dialog.
     opening: bool,
+    /// It was told that something rings, or more.
+    rang: bool,
     /// When its transaction is gone, so that the same bytes are a new request.
     over_at: Option<Time>,
 }
@@ -109,7 +111,8 @@ impl Oracle {
                     |a: &Asked| a.over_at.is_some_and(|at| at <= now) || a.at + 64 * T1 < now && a.code.is_some();
                 if self.asked.get(&name).is_none_or(over) {
                     self.openings += usize::from(opening);
-                    let asked = Asked { at: now, what, finals: Vec::new(), code: None, opening, over_at: None };
+                    let asked =
+                        Asked { at: now, what, finals: Vec::new(), code: None, opening, rang: false, over_at: None };
                     self.asked.insert(name, asked);
                 }
             }
@@ -284,6 +287,10 @@ impl Oracle {
         if callers().count() > openings {
             faults.push(format!("{} records of {openings} INVITEs", callers().count()));
         }
+        let rang = self.asked.values().filter(|a| a.opening && a.rang).count();
+        if self.records.len() < rang {
+            faults.push(format!("{rang} calls rang, {} have a record", self.records.len()));
+        }
         for answered in self.dialogs.values().filter(|d| !d.bye) {
             let at = answered.at as f64 / SEC as f64;
             faults.push(format!("the leg of {}, answered at {at:.3} s, got and sent no BYE", answered.who));
@@ -415,6 +422,7 @@ impl Oracle {
 impl Asked {
     /// Notes an answer; what is wrong with it.
     fn answer(&mut self, code: u16, bytes: &[u8], msg: &Msg) -> Option<String> {
+        self.rang |= (101..300).contains(&code);
         if code < 200 {
             return (!self.finals.is_empty())
                 .then(|| format!("{} after the final answer to {}", msg.label(), self.what));
@@ -439,7 +447,7 @@ impl Asked {
 }
 
 /// Name of a tone in a fault: phone's index and call.
-fn name(tone: Tone) -> String {
+pub fn name(tone: Tone) -> String {
     format!("phone {} call {}", tone.0 >> 16, tone.0 & 0xffff)
 }
 

@@ -4,6 +4,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use strowger::base::Rng;
+use strowger::call::record::CallRecord;
 use strowger::directory::Directory;
 
 use crate::ladder::WORKERS;
@@ -12,7 +13,7 @@ use crate::office;
 use crate::phone::text::Msg;
 use crate::phone::{Act, Habit, Invite, Offer, Respond, Stage, Wire};
 use crate::world::{Health, Subject, World};
-use crate::{MS, SEC, Time};
+use crate::{MS, SEC, Time, queues};
 
 /// What one seed came to.
 #[derive(Debug)]
@@ -59,6 +60,22 @@ const DIDS: [(&str, &str); 7] = [
     ("carrier-b", "+73833000003"),
 ];
 
+/// Mobiles that have to confirm: of a desk phone, and of a step.
+const CONFIRMS: &str = "+79120000101";
+/// The other.
+const CONFIRMS_TOO: &str = "+79120000202";
+/// What is at the end of the queue `sales`, and nobody's agent.
+const LAST: &str = "extension:130";
+
+/// The queue to which a call goes in every drawn office.
+fn queue_of(record: &CallRecord) -> Option<&'static str> {
+    match &*record.called.number {
+        "+73433000001" | "800" => Some("sales"),
+        "801" => Some("service"),
+        _ => None,
+    }
+}
+
 /// Plays the world of a seed.
 pub fn play(seed: u64, core: impl Fn(Directory, u64) -> Box<dyn Subject>) -> Outcome {
     let mut rng = Rng::from_number(seed ^ 0x5741_524d);
@@ -70,6 +87,7 @@ pub fn play(seed: u64, core: impl Fn(Directory, u64) -> Box<dyn Subject>) -> Out
     let mut world = World::new(core(directory, seed), Weather::FAIR, WORKERS, seed);
     world.direct = direct;
     world.records_come_again = recorded;
+    world.confirms.extend([CONFIRMS, CONFIRMS_TOO]);
     for (name, address, trunk) in office::CARRIERS {
         let habit = draw_carrier(rng, trunk == "carrier-a");
         world.add_carrier(name, address, trunk, Wire::Udp, habit);
@@ -94,7 +112,11 @@ pub fn play(seed: u64, core: impl Fn(Directory, u64) -> Box<dyn Subject>) -> Out
     world.play(world.now + 3 * SEC);
     let weather = draw_weather(rng);
     world.set_weather(weather);
+    let rush = one_in(rng, 3);
     let mut ops = draw_life(rng, carriers, phones, eve, &world);
+    if rush {
+        ops.extend(draw_rush(rng, &world));
+    }
     ops.sort_by_key(|op| op.0);
     for (at, op) in ops {
         world.play(at);
@@ -102,6 +124,9 @@ pub fn play(seed: u64, core: impl Fn(Directory, u64) -> Box<dyn Subject>) -> Out
     }
     wind_up(&mut world);
     world.come_to_rest();
+    let faults = queues::faults(&world.oracle.records, LAST, queue_of);
+    let now = world.now;
+    faults.iter().for_each(|fault| world.oracle.fault(now, fault));
     finish(world, &weather)
 }
 
@@ -235,11 +260,45 @@ fn draw_office(rng: &mut Rng) -> Vec<(String, String)> {
     if one_in(rng, 3) {
         with(
             "route.+73833000001",
-            pick::<&str>(rng, &["extension:122@4s,extension:130@5s", "number:+79120000777", "queue:sales"]),
+            pick::<&str>(
+                rng,
+                &[
+                    "extension:122@4s,extension:130@5s",
+                    "number:+79120000777",
+                    "queue:sales",
+                    "extension:123@6s,extension:124+2s,number:+79120000202+1s!",
+                    "play:closed.wav",
+                    "number:+79120000202@10s!,queue:service",
+                ],
+            ),
         );
+    }
+    if one_in(rng, 2) {
+        with("queue.sales.strategy", pick::<&str>(rng, &STRATEGIES));
+        with("queue.sales.wrap_up", pick::<&str>(rng, &["0s", "4s"]));
+    }
+    if one_in(rng, 2) {
+        with("queue.service.strategy", pick::<&str>(rng, &STRATEGIES));
+        with("queue.service.wait", pick::<&str>(rng, &["none", "10s"]));
+        with("queue.service.music", "music.wav");
+    }
+    if one_in(rng, 2) {
+        with("extension.121.mobile", pick::<&str>(rng, &["+79120000101!", "+79120000101@3s!"]));
+    }
+    if one_in(rng, 4) {
+        with("extension.123.mobile", "+79120000102");
+    }
+    let steps = ["extension:122", "queue:service", "number:+79120000202!", "extension:999", "reject:486"];
+    let answers = [&steps[..], &["go-on", "fails", "silent"]].concat();
+    with("hook.crm", pick::<&str>(rng, &answers));
+    if one_in(rng, 2) {
+        with("route.+73833000002", pick::<&str>(rng, &["hook:crm", "hook:crm,queue:sales", "play:closed.wav!"]));
     }
     changes
 }
+
+/// How queues ring.
+const STRATEGIES: [&str; 4] = ["ring-all", "first-free", "longest-idle", "round-robin"];
 
 fn draw_formats(rng: &mut Rng, habit: &mut Habit) {
     let event = |pt: u8| (pt, "telephone-event/8000".to_owned());
@@ -286,6 +345,12 @@ fn draw_phone(rng: &mut Rng) -> Habit {
 
 fn draw_carrier(rng: &mut Rng, password: bool) -> Habit {
     let mut habit = draw_phone(rng);
+    // Whoever is asked to confirm does, mostly; the others are voicemails.
+    if !one_in(rng, 3) {
+        let key = *pick(rng, &['1', '1', '1', '5']);
+        let press = *pick(rng, &[Act::Press, Act::Info, Act::Sound]);
+        habit.on_answer.push((between(rng, 500 * MS, 8 * SEC), press(key)));
+    }
     if password && one_in(rng, 3) {
         let secret = if one_in(rng, 4) { "another" } else { "carrier-secret" };
         habit.challenge = Some(("office".into(), secret.into()));
@@ -306,6 +371,20 @@ fn draw_carrier(rng: &mut Rng, password: bool) -> Habit {
     habit
 }
 
+/// Many customers at once.
+fn draw_rush(rng: &mut Rng, world: &World) -> Vec<(Time, Op)> {
+    let begin = world.now + between(rng, 0, 30 * SEC);
+    let carrier = world.node("carrier-a").expect("it is there");
+    let mut ops = Vec::new();
+    for n in 0..3 + rng.below(5) {
+        let when = begin + between(rng, 0, 8 * SEC);
+        let from = Some(format!("+7913555100{n}"));
+        ops.push((when, Op::Do(carrier, Act::Invite(Invite { to: "+73433000001".into(), from, ..Invite::default() }))));
+        ops.push((when + between(rng, 10 * SEC, 60 * SEC), Op::Do(carrier, Act::Bye)));
+    }
+    ops
+}
+
 fn draw_life(rng: &mut Rng, carriers: usize, phones: usize, eve: usize, world: &World) -> Vec<(Time, Op)> {
     let start = world.now;
     let length = between(rng, 30 * SEC, 120 * SEC);
@@ -321,8 +400,10 @@ fn draw_life(rng: &mut Rng, carriers: usize, phones: usize, eve: usize, world: &
             let invite = Invite { to: number.into(), from: Some((*caller).into()), ..Invite::default() };
             (world.node(carrier).expect("it is there"), invite)
         } else {
-            let to =
-                *pick(rng, &["121", "122", "123", "130", "221", "800", "89131234567", "999", "+442071234567", "112"]);
+            let to = *pick(
+                rng,
+                &["121", "122", "123", "130", "221", "800", "801", "89131234567", "999", "+442071234567", "112"],
+            );
             (any_phone(rng), Invite { to: to.into(), ..Invite::default() })
         };
         invite.late = one_in(rng, 6);

@@ -1,6 +1,6 @@
 //! The clock, the network, the phones, the core and its relay, driven together in virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use strowger::sip::transport::{Flow, Transport};
 
 use crate::net::{Net, Weather};
 use crate::office;
-use crate::oracle::{MAX_BURST, Oracle};
+use crate::oracle::{MAX_BURST, Oracle, name};
 use crate::phone::text::{First, Msg, user_of};
+use crate::phone::voice::Tone;
 use crate::phone::{Act, Habit, Identity, NotNow, Out, Phone, Wire};
 use crate::{MS, SEC, Time, sounds};
 
@@ -111,6 +112,10 @@ pub struct World {
     pub records_come_again: bool,
     /// Media does not pass through the server (`relay = "never"`).
     pub direct: bool,
+    /// Numbers whose owner has to press 1 before it has anything of a call.
+    pub confirms: BTreeSet<&'static str>,
+    /// Those of them that had something of a call all the same.
+    caught: BTreeSet<Tone>,
     /// RTP packets that reached the server.
     pub relay_packets: u64,
     /// What the operator was told of failed logins.
@@ -140,6 +145,8 @@ impl World {
             log: Vec::new(),
             names: BTreeMap::new(),
             records_come_again: false,
+            confirms: BTreeSet::new(),
+            caught: BTreeSet::new(),
             direct: false,
             relay_packets: 0,
             logins: Vec::new(),
@@ -445,8 +452,17 @@ impl World {
                     && let Some(call) = phone.calls.iter().rev().find(|c| c.voice.local.port() == port)
                     && let Some(heard) = call.voice.heard.iter().rfind(|h| h.last == now)
                 {
-                    let (own, up_at) = (call.voice.tone, call.up_at);
-                    self.oracle.ear(now, own, heard.tone, up_at);
+                    let (own, heard, up_at) = (call.voice.tone, heard.tone, call.up_at);
+                    self.oracle.ear(now, own, heard, up_at);
+                    for tone in [own, heard] {
+                        if let Some(number) = self.unconfirmed(tone)
+                            && self.caught.insert(tone)
+                        {
+                            let (own, heard) = (name(own), name(heard));
+                            let what = format!("{own} hears {heard}, and {number} has not pressed 1");
+                            self.oracle.fault(now, what);
+                        }
+                    }
                 }
             }
             Parcel::Lost { flow } => {
@@ -735,6 +751,15 @@ impl World {
 
     fn at_ip(&self, address: SocketAddr) -> Option<usize> {
         self.nodes.iter().position(|n| n.phone.id.address.ip() == address.ip())
+    }
+
+    /// The number called, if it is one that has to confirm and nobody pressed the key.
+    fn unconfirmed(&self, tone: Tone) -> Option<&'static str> {
+        let phone = &self.nodes.iter().find(|n| n.phone.id.index == tone.0 >> 16)?.phone;
+        let call = phone.calls.get(((tone.0 & 0xffff) as usize).wrapping_sub(1))?;
+        let First::Request { uri, .. } = &call.invite.first else { return None };
+        let number = self.confirms.get(user_of(uri)).filter(|_| !call.ours)?;
+        (!call.pressed.contains('1')).then_some(*number)
     }
 
     /// The open connection with a node, or a new one.

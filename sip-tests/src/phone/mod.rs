@@ -282,6 +282,8 @@ pub struct Call {
     pub dialogs: Vec<Dialog>,
     /// The INVITE as sent (the last one) or received.
     pub invite: Msg,
+    /// Keys that we pressed, in whatever way.
+    pub pressed: String,
     cancelled: bool,
     retries: u8,
     session: u64,
@@ -472,16 +474,19 @@ impl Phone {
             }
             Act::Info(key) => {
                 let call = self.newest(call, |c| c.stage == Stage::Up, "no call for INFO")?;
+                self.calls[call].pressed.push(*key);
                 let body = format!("Signal={key}\r\nDuration=160\r\n").into_bytes();
                 self.in_dialog(now, call, "INFO", Purpose::Plain, |m| m.with_body("application/dtmf-relay", body));
             }
             Act::Press(key) => {
                 let call = self.newest(call, |c| c.stage == Stage::Up, "no call to press a key in")?;
                 let event = "0123456789*#ABCD".find(*key).unwrap_or(0) as u8;
+                self.calls[call].pressed.push(*key);
                 self.calls[call].voice.press(event);
             }
             Act::Sound(key) => {
                 let call = self.newest(call, |c| c.stage == Stage::Up, "no call to press a key in")?;
+                self.calls[call].pressed.push(*key);
                 self.calls[call].voice.sound_key(*key);
             }
             Act::Options(to) => {
@@ -1429,6 +1434,7 @@ impl Phone {
             refresh: None,
             wish: Direction::SendRecv,
             zero: false,
+            pressed: String::new(),
         }
     }
 
