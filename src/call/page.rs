@@ -515,7 +515,10 @@ impl Call {
         self.paged = Some(paging.number.clone());
         self.journey.enter(cx.now, PhaseKind::Page, &words);
         paging.zones.iter().for_each(|zone| self.journey.answered(zone.1));
-        let chime = paging.chime.then(|| SoundName::from(CHIME));
+        // No desk phone's microphone opens without a sound (INTERFACE, Auto-answer).
+        let is_desk = |number: &Label| !cx.directory.extension(number).is_some_and(|extension| extension.paging);
+        let opens = paging.talkback && paging.speakers.iter().any(|speaker| is_desk(&speaker.extension));
+        let chime = (paging.chime || opens).then(|| SoundName::from(CHIME));
         let sounds: Vec<SoundName> = chime.into_iter().chain(paging.sounds.iter().cloned()).collect();
         if !paging.sounds.is_empty() {
             paging.playing.clone_from(&ports);
