@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Ask, Branch, Fork, Kind, Live, MAX_STAGES, Moment, Stage, Why, fork, page, plan};
 use crate::base::Wall;
-use crate::directory::{Directory, E164, Label, Target};
+use crate::directory::{Directory, E164, Label, Strategy, Target};
 
 /// Which call is meant, as a person writes it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -185,8 +185,21 @@ fn play(
         let turn = step.legs.last().map_or(1, |l| l.turn + 1);
         match fork(&stage, &moment, &mut step.why) {
             Fork::Ring(branches) => {
+                let queue = match &stage.target {
+                    Target::Queue(name) => directory.queue(name).filter(|queue| queue.strategy != Strategy::RingAll),
+                    _ => None,
+                };
+                let ring = if queue.is_some() { stage.ring } else { ring };
                 let legs = |branch| Leg::all(branch, directory, &stage, ring, turn);
                 step.legs.extend(branches.iter().flat_map(legs));
+                if let Some(queue) = queue {
+                    let rung = owners(&branches);
+                    others(&stage, &moment, rung, &mut step);
+                    if !stage.wait.is_zero() {
+                        let because = format!("one after the other, for {} s in all", stage.wait.as_secs());
+                        step.why.push(Why::new(format!("queue:{}", queue.name), because));
+                    }
+                }
             }
             Fork::Through(stages) => ahead.extend(stages.into_iter().rev()),
             Fork::Refuse(status) => {
@@ -226,6 +239,25 @@ fn play(
     }
     step.taken = plays || !step.legs.is_empty();
     step
+}
+
+/// The agents whom a queue rings after the first, one by one, each in a turn of its own.
+fn others(stage: &Stage, moment: &Moment<'_>, mut rung: Vec<Label>, step: &mut Step) {
+    while let Fork::Ring(branches) = fork(stage, &Moment { rung: &rung, ..*moment }, &mut Vec::new()) {
+        let new = owners(&branches);
+        // All had a turn: it begins anew.
+        if new.is_empty() || new.iter().any(|owner| rung.contains(owner)) {
+            return;
+        }
+        let turn = step.legs.last().map_or(1, |l| l.turn + 1);
+        let legs = branches.iter().flat_map(|branch| Leg::all(branch, moment.directory, stage, stage.ring, turn));
+        step.legs.extend(legs);
+        rung.extend(new);
+    }
+}
+
+fn owners(branches: &[Branch]) -> Vec<Label> {
+    branches.iter().filter_map(|branch| branch.owner.clone()).collect()
 }
 
 impl Leg {
