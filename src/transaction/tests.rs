@@ -18,6 +18,8 @@ struct World {
     sent: Vec<(Flow, Message)>,
     /// Keys of requests that came in, in order.
     servers: Vec<ServerKey>,
+    /// What was asked by each, also when the layer remembers it no more: a user who repeats a 2xx still has it.
+    asked: Vec<(ServerKey, Message)>,
     /// Branch and method of the requests that were handed up, in order.
     handed: Vec<String>,
 }
@@ -61,6 +63,7 @@ impl World {
             log: Vec::new(),
             sent: Vec::new(),
             servers: Vec::new(),
+            asked: Vec::new(),
             handed: Vec::new(),
         }
     }
@@ -81,7 +84,9 @@ impl World {
                 Output::Request { key, msg, .. } => {
                     self.servers.push(key);
                     self.handed.push(format!("{:?} {}", msg.branch(), msg.method_text()));
-                    format!("request {}", msg.method_text())
+                    let what = format!("request {}", msg.method_text());
+                    self.asked.push((key, msg));
+                    what
                 }
                 Output::Cancel { .. } => "cancel".into(),
                 Output::Ack { .. } => "ack".into(),
@@ -131,9 +136,10 @@ impl World {
     }
 
     fn respond_to(&mut self, key: ServerKey, status: u16) -> &mut World {
-        let request = self.layer.request_of(key).cloned().unwrap_or_else(|| asks("INVITE", "z9hG4bKx", ""));
+        let (_, request) =
+            self.asked.iter().rfind(|(asked, _)| *asked == key).expect("a request with this key came in");
         let tag = (status > 100).then_some("b");
-        let bytes = Writer::answer(&request, self.flow.remote, status, "So", tag).finish();
+        let bytes = Writer::answer(request, self.flow.remote, status, "So", tag).finish();
         self.layer.respond(self.now, key, status, bytes, &mut self.out);
         self.note();
         self
