@@ -96,6 +96,26 @@ struct Index {
     number: Map<E164, usize>,
     trunk: Map<Label, usize>,
     queue: Map<Label, usize>,
+    /// Routes that a call for this number may take, as far as `number` and `campaign` say.
+    lines: Map<E164, Box<[usize]>>,
+    /// Routes for whatever is called.
+    any_line: Box<[usize]>,
+    /// What the trail calls each route.
+    rules: Box<[Label]>,
+}
+
+impl Index {
+    fn empty() -> Index {
+        Index {
+            extension: map(),
+            number: map(),
+            trunk: map(),
+            queue: map(),
+            lines: map(),
+            any_line: Box::default(),
+            rules: Box::default(),
+        }
+    }
 }
 
 impl Directory {
@@ -124,19 +144,38 @@ impl Directory {
             dial: Dial::default(),
             contacts: Arc::default(),
             not_yet: Vec::new(),
-            index: Index { extension: map(), number: map(), trunk: map(), queue: map() },
+            index: Index::empty(),
         }
     }
 
     /// Completes a directory: builds the indexes over its lists. To be called after any change of a list.
     pub fn indexed(mut self) -> Directory {
-        let mut index = Index { extension: map(), number: map(), trunk: map(), queue: map() };
+        let mut index = Index::empty();
         index.extension.extend(self.extensions.iter().enumerate().map(|(i, e)| (e.number.clone(), i)));
         index.number.extend(self.numbers.iter().enumerate().map(|(i, n)| (n.e164, i)));
         index.trunk.extend(self.trunks.iter().enumerate().map(|(i, t)| (t.name.clone(), i)));
         index.queue.extend(self.queues.iter().enumerate().map(|(i, q)| (q.name.clone(), i)));
+        let routes =
+            |is: &dyn Fn(&When) -> bool| (0..self.routes.len()).filter(|i| is(&self.routes[*i].when)).collect();
+        for number in &self.numbers {
+            let ran = |when: &When| number.campaign.as_ref().is_some_and(|c| when.campaign.contains(c));
+            let is = |when: &When| {
+                (when.number.is_empty() || when.number.contains(&number.e164))
+                    && (when.campaign.is_empty() || ran(when))
+            };
+            index.lines.entry(number.e164).or_insert_with(|| routes(&is));
+        }
+        index.any_line = routes(&|when| when.number.is_empty() && when.campaign.is_empty());
+        index.rules = self.routes.iter().map(|r| ["route \"", &r.name, "\""].concat().into()).collect();
         self.index = index;
         self
+    }
+
+    /// The routes that a call for this number may take, in file order, as far as the number and its campaign decide; and what the
+    /// trail calls each.
+    pub fn routes_for(&self, called: E164) -> impl Iterator<Item = (&Route, &Label)> {
+        let line = self.index.lines.get(&called).unwrap_or(&self.index.any_line);
+        line.iter().map(|&i| (&self.routes[i], &self.index.rules[i]))
     }
 
     /// The extension with this number.

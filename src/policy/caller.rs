@@ -2,6 +2,7 @@
 //! sides, and whether an office is open.
 
 use jiff::tz::TimeZone;
+use smallvec::SmallVec;
 
 use super::{Ask, Why};
 use crate::base::Wall;
@@ -12,7 +13,7 @@ use crate::directory::{Branch, Contact, Directory, E164, Extension, Label, Numbe
 pub(super) const UNKNOWN: &str = "unknown";
 
 /// The two ends of a call, looked up once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ends<'a> {
     directory: &'a Directory,
     /// The caller's number; none where it is no number, or the caller is one of ours.
@@ -27,6 +28,10 @@ pub(super) struct Ends<'a> {
     pub number: Option<&'a Number>,
     /// The caller's contact; of several the one changed last.
     pub contact: Option<Contact<'a>>,
+    /// The caller's category.
+    pub category: &'a str,
+    /// The tags of the caller's contact.
+    pub tags: SmallVec<[&'a str; 4]>,
     /// The region that the contact names, or the branch of an extension.
     own_region: Option<Region>,
     /// Regions of the caller's number, where nothing better is known.
@@ -43,6 +48,8 @@ impl<'a> Ends<'a> {
             trunk: None,
             number: None,
             contact: None,
+            category: UNKNOWN,
+            tags: SmallVec::new(),
             own_region: None,
             regions: &[],
         };
@@ -58,6 +65,8 @@ impl<'a> Ends<'a> {
                     trunk: Some(trunk),
                     number: directory.number(*number),
                     contact,
+                    category: contact.and_then(|c| c.category()).unwrap_or(UNKNOWN),
+                    tags: contact.iter().flat_map(|c| c.tags()).collect(),
                     own_region,
                     regions: regions.unwrap_or_default(),
                     ..nobody
@@ -77,11 +86,6 @@ impl<'a> Ends<'a> {
                 }
             }
         }
-    }
-
-    /// The caller's category.
-    pub fn category(&self) -> &'a str {
-        self.contact.and_then(|c| c.category()).unwrap_or(UNKNOWN)
     }
 
     /// The caller's regions: the contact's, else those of the number (a range may belong to several).
@@ -130,20 +134,25 @@ impl<'a> Ends<'a> {
 
     /// What the trail says of the caller.
     pub fn told(&self) -> Why {
-        let regions: Vec<&str> = self.regions().map(|r| r.code()).collect();
-        let region = match regions.is_empty() {
-            true => "region not known".to_owned(),
-            false => format!("region {}", regions.join(" or ")),
-        };
-        let because = match (self.extension, self.contact, self.caller) {
-            (Some(extension), ..) => format!("extension {} ({})", extension.number, extension.name),
-            (None, Some(contact), _) => {
-                let manager = contact.manager().map(|m| format!(", manager {m}")).unwrap_or_default();
-                format!("{}, category {}, {region}{manager}", contact.name().unwrap_or("a contact"), self.category())
+        let mut because = String::with_capacity(96);
+        let mut say = |words: &[&str]| because.extend(words.iter().copied());
+        match (self.extension, self.contact, self.caller) {
+            (Some(extension), ..) => say(&["extension ", &extension.number, " (", &extension.name, ")"]),
+            (None, Some(contact), _) => say(&[contact.name().unwrap_or("a contact"), ", category ", self.category]),
+            (None, None, Some(_)) => say(&["in no directory, category ", UNKNOWN]),
+            (None, None, None) => say(&["without a number, category ", UNKNOWN]),
+        }
+        if self.extension.is_none() && self.caller.is_some() {
+            for (i, region) in self.regions().enumerate() {
+                say(&[if i == 0 { ", region " } else { " or " }, region.code()]);
             }
-            (None, None, Some(_)) => format!("in no directory, category {UNKNOWN}, {region}"),
-            (None, None, None) => format!("without a number, category {UNKNOWN}"),
-        };
+            if self.regions().next().is_none() {
+                say(&[", region not known"]);
+            }
+        }
+        if let Some(manager) = self.contact.and_then(|c| c.manager()) {
+            say(&[", manager ", manager]);
+        }
         Why::new("caller", because)
     }
 }

@@ -32,14 +32,14 @@ pub use rule::{plan, stages};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Why {
     /// What decided, e.g. `route "suppliers"`.
-    pub rule: String,
+    pub rule: Label,
     /// Why it did or did not.
     pub because: String,
 }
 
 impl Why {
     /// A reason.
-    pub fn new(rule: impl Into<String>, because: impl Into<String>) -> Why {
+    pub fn new(rule: impl Into<Label>, because: impl Into<String>) -> Why {
         Why { rule: rule.into(), because: because.into() }
     }
 }

@@ -25,16 +25,17 @@ pub fn plan(ask: &Ask, directory: &Directory, at: Wall) -> Plan {
 }
 
 fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, at: Wall) -> Plan {
-    let mut why = vec![ends.told()];
+    let mut why = Vec::with_capacity(MAX_MISSED + 4);
+    why.push(ends.told());
     let mut clock = Clock { directory, zone: ends.zone(), at, read: SmallVec::new() };
     let mut missed = 0;
-    for route in &directory.routes {
+    for (route, rule) in directory.routes_for(number) {
         match holds(route, ends, number, &mut clock, missed < MAX_MISSED) {
             Ok(because) => {
                 if missed > MAX_MISSED {
                     why.push(Why::new("routes", format!("{} more did not hold", missed - MAX_MISSED)));
                 }
-                why.push(Why::new(called(route), because));
+                why.push(Why::new(rule.clone(), because));
                 return Plan {
                     kind: Kind::In,
                     route: Some(route.name.clone()),
@@ -48,7 +49,7 @@ fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, at: Wall) -> P
             Err(Missed::Because(because)) => {
                 missed += 1;
                 if missed <= MAX_MISSED {
-                    why.push(Why::new(called(route), because));
+                    why.push(Why::new(rule.clone(), because));
                 }
             }
         }
@@ -57,13 +58,9 @@ fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, at: Wall) -> P
     refuse(Kind::In, 480, "Temporarily Unavailable", why)
 }
 
-fn called(route: &Route) -> String {
-    ["route \"", &route.name, "\""].concat()
-}
-
 /// Why a route does not hold.
 enum Missed {
-    /// It is for other lines: another number, trunk or campaign. Nobody would have expected it.
+    /// It is for another trunk. Nobody would have expected it.
     Line,
     /// For this caller or at this time.
     Because(String),
@@ -92,7 +89,7 @@ impl<'a> Clock<'a> {
     }
 }
 
-/// Whether a route holds; `told` is whether anybody reads why not.
+/// Whether a route holds that is for the number called; `told` is whether anybody reads why not.
 fn holds<'a>(
     route: &'a Route,
     ends: &Ends<'_>,
@@ -101,12 +98,7 @@ fn holds<'a>(
     told: bool,
 ) -> Result<String, Missed> {
     let when = &route.when;
-    let own = ends.number;
-    let any = |list: &[Label], value: Option<&Label>| list.is_empty() || value.is_some_and(|v| list.contains(v));
-    if (!when.number.is_empty() && !when.number.contains(&number))
-        || !any(&when.trunk, ends.trunk)
-        || !any(&when.campaign, own.and_then(|n| n.campaign.as_ref()))
-    {
+    if !when.trunk.is_empty() && !ends.trunk.is_some_and(|trunk| when.trunk.contains(trunk)) {
         return Err(Missed::Line);
     }
     let not = |because: fmt::Arguments<'_>| {
@@ -118,8 +110,8 @@ fn holds<'a>(
         let does = if wanted { "shows the number" } else { "withholds the number" };
         return Err(not(format_args!("the caller {does}")));
     }
-    if !when.category.is_empty() && !when.category.iter().any(|c| **c == *ends.category()) {
-        return Err(not(format_args!("the caller's category is {}, not {}", ends.category(), Listed(&when.category))));
+    if !when.category.is_empty() && !when.category.iter().any(|c| **c == *ends.category) {
+        return Err(not(format_args!("the caller's category is {}, not {}", ends.category, Listed(&when.category))));
     }
     if !when.caller.is_empty() && !ends.caller.is_some_and(|n| when.caller.iter().any(|p| p.fits(n))) {
         let wanted = Listed(&when.caller);
@@ -152,8 +144,7 @@ fn holds<'a>(
 
 /// The tag of the caller's contact that the route asks for.
 fn tag<'a>(route: &'a Route, ends: &Ends<'_>) -> Option<&'a Label> {
-    let contact = ends.contact?;
-    route.when.tag.iter().find(|wanted| contact.tags().any(|t| *t == ***wanted))
+    route.when.tag.iter().find(|wanted| ends.tags.iter().any(|tag| *tag == &***wanted))
 }
 
 /// Why a route was taken, in words.
@@ -178,7 +169,7 @@ fn taken(route: &Route, ends: &Ends<'_>, number: E164, hours: Option<String>) ->
         words.push(format!("the caller's number is {pattern}"));
     }
     if !when.category.is_empty() {
-        words.push(format!("the caller's category is {}", ends.category()));
+        words.push(format!("the caller's category is {}", ends.category));
     }
     if let Some(region) = ends.region_among(&when.region) {
         words.push(format!("the caller's region is {region}"));

@@ -162,7 +162,7 @@ fn sentence(why: &Why) -> String {
 fn words_of(step: &Step) -> String {
     let mut sentences: Vec<String> = Vec::new();
     for why in &step.why {
-        let sentence = match why.rule == step.target {
+        let sentence = match *why.rule == *step.target {
             true => format!("{}.", why.because),
             false => format!("{}: {}.", why.rule, why.because),
         };

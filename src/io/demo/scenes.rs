@@ -209,7 +209,7 @@ fn answered_by(record: &CallRecord, target: &str) -> Vec<Check> {
 /// The route that was taken.
 fn by_route(record: &CallRecord, name: &str) -> Check {
     let rule = format!("route \"{name}\"");
-    let taken = record.explain.iter().any(|w| w.rule == rule && w.because.starts_with("taken"));
+    let taken = record.explain.iter().any(|w| *w.rule == *rule && w.because.starts_with("taken"));
     Check::is(format!("by the route {name}"), taken)
 }
 

@@ -299,7 +299,7 @@ fn seconds(ms: u64) -> String {
 /// Whether it decided something, and was not passed over.
 fn decided(why: &Why) -> bool {
     let passed_over = ["not taken", "skipped"].iter().any(|word| why.because.starts_with(word));
-    let no_number = why.rule == "caller ID" && !why.because.starts_with('+');
+    let no_number = &*why.rule == "caller ID" && !why.because.starts_with('+');
     !passed_over && !no_number
 }
 

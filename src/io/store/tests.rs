@@ -111,7 +111,7 @@ fn record(n: u64) -> CallRecord {
         tags: Default::default(),
         note: None,
         kind: None,
-        explain: vec![Why { rule: "route \"suppliers\"".to_owned(), because: "number +73833000001".to_owned() }],
+        explain: vec![Why { rule: "route \"suppliers\"".into(), because: "number +73833000001".to_owned() }],
     }
 }
 
