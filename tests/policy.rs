@@ -13,7 +13,8 @@ use strowger::directory::contacts::{self, ContactId, NewContact};
 use strowger::directory::{Directory, E164};
 use strowger::io::config::Config;
 use strowger::policy::explain::{Leg, Question, Way};
-use strowger::policy::{Explained, Live, explain};
+use strowger::policy::queue::Agent;
+use strowger::policy::{Explained, Live, RING, Stage, explain, plan};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,9 +56,16 @@ struct Case {
     #[serde(default)]
     busy: Vec<String>,
     #[serde(default)]
+    dnd: Vec<String>,
+    #[serde(default)]
+    paused: Vec<String>,
+    #[serde(default)]
     down: Vec<String>,
+    #[serde(default)]
+    full: Vec<String>,
     route: Option<String>,
     steps: Vec<String>,
+    say: Option<Vec<String>>,
     shown: Option<String>,
     trunk: Option<String>,
     last: Option<u16>,
@@ -76,8 +84,12 @@ impl Live for Case {
     fn trunk_up(&self, trunk: &str) -> bool {
         !self.down.iter().any(|t| t == trunk)
     }
-    fn trunk_calls(&self, _: &str) -> u32 {
-        0
+    fn trunk_calls(&self, trunk: &str) -> u32 {
+        if self.full.iter().any(|t| t == trunk) { u32::MAX } else { 0 }
+    }
+    fn agent(&self, extension: &str) -> Agent {
+        let is = |list: &[String]| list.iter().any(|e| e == extension);
+        Agent { do_not_disturb: is(&self.dnd), paused: is(&self.paused), ..Agent::default() }
     }
 }
 
@@ -109,7 +121,7 @@ fn calls_go_where_the_tables_say() {
 fn company(folder: &Path, sheet: &Sheet) -> Directory {
     let config = match (&sheet.company, &sheet.configuration) {
         (Some(file), None) => Config::load(&folder.join(file)),
-        (None, Some(text)) => Config::parse(Path::new("inline.toml"), text),
+        (None, Some(text)) => Config::parse(&folder.join("inline.toml"), text),
         _ => panic!("a table names either its `company` or its `configuration`"),
     };
     let config = config.unwrap_or_else(|report| panic!("{}", report.render(false)));
@@ -151,6 +163,10 @@ fn play(case: &Case, directory: &Directory) -> String {
     };
     let found: Vec<String> = told.steps.iter().map(step).collect();
     compare("steps", &case.steps, &found);
+    if let Some(say) = &case.say {
+        let stages = plan(&ask, directory, at).stages;
+        compare("say", say, &stages.iter().map(said).collect::<Vec<_>>());
+    }
     if case.route.is_some() {
         compare("route", &case.route.as_deref(), &told.route.as_deref());
     }
@@ -187,6 +203,26 @@ fn step(step: &strowger::policy::explain::Step) -> String {
         (false, None) => legs.join(", "),
     };
     format!("{} -> {to}", step.target)
+}
+
+/// What a step says besides where it goes.
+fn said(stage: &Stage) -> String {
+    let seconds = |word: &str, time: std::time::Duration| format!(", {word} {} s", time.as_secs());
+    let mut said = stage.target.to_string();
+    said += &if stage.ring == RING { String::new() } else { seconds("rings", stage.ring) };
+    said += &if stage.after.is_zero() { String::new() } else { seconds("after", stage.after) };
+    said += &stage.caller_name.as_ref().map(|name| format!(", named {name}")).unwrap_or_default();
+    said += match stage.confirm {
+        Some(true) => ", confirmed",
+        Some(false) => ", not confirmed",
+        None => "",
+    };
+    said += match stage.record {
+        Some(true) => ", recorded",
+        Some(false) => ", not recorded",
+        None => "",
+    };
+    said
 }
 
 fn trail(told: &Explained) -> String {

@@ -766,6 +766,7 @@ fn check(record: &CallRecord, key: &str, want: &str, fair: bool) -> Result<(), S
         "trunk" => plain(&record.trunk),
         "shown" => plain(&record.shown),
         "by" => word(&record.hangup.by),
+        "recorded" => if record.recordings.is_empty() { "no" } else { "yes" }.to_owned(),
         "sip" => record.hangup.sip.map_or_else(|| "none".into(), |s| s.to_string()),
         "wait_ms" | "talk_ms" | "hold_ms" => {
             let got = match key {

@@ -187,6 +187,7 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
                 "uris" => trunk.uris = labels(),
                 "trust_identity" => trunk.trust_identity = value == "yes",
                 "foreign_numbers" => trunk.foreign_numbers = value == "yes",
+                "allow_from" => trunk.allow_from = value.split(',').filter_map(network).collect(),
                 "did_header" => trunk.did_header = Some(value.into()),
                 "number_format" => {
                     trunk.number_format = match value {
@@ -284,6 +285,12 @@ fn change(d: &mut Directory, key: &str, value: &str) -> Option<()> {
     Some(())
 }
 
+/// `192.0.2.0/24`; `none` is none.
+fn network(text: &str) -> Option<Cidr> {
+    let (address, prefix) = text.split_once('/')?;
+    Some(Cidr { address: address.parse().ok()?, prefix: prefix.parse().ok()? })
+}
+
 /// `601,page:700,multicast:239.255.70.0:10000`.
 fn members(text: &str) -> Vec<Member> {
     let member = |text: &str| match text.split_once(':') {
@@ -312,8 +319,17 @@ pub fn steps(text: &str) -> Option<Vec<Step>> {
 }
 
 /// `extension:121`, `queue:sales@15s` (it rings so long), `number:+79120000777+5s` (it joins so much later), any with `!` at the
-/// end (it must be confirmed; a `play:` answers the call).
+/// end (it must be confirmed; a `play:` answers the call); before all that `Website=extension:121` (shown before the caller's
+/// name), `all=` or `none=` (recorded or not).
 fn step(text: &str) -> Option<Step> {
+    if let Some((said, text)) = text.split_once('=') {
+        let step = step(text)?;
+        return Some(match said {
+            "all" => Step { record: Some(Recording::All), ..step },
+            "none" => Step { record: Some(Recording::None), ..step },
+            name => Step { caller_name: Some(name.into()), ..step },
+        });
+    }
     let (text, sure) = text.strip_suffix('!').map_or((text, false), |text| (text, true));
     let (text, after) = match text.rsplit_once("+").and_then(|(text, after)| Some((text, duration(after)?))) {
         Some((text, after)) => (text, after),

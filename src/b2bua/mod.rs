@@ -817,8 +817,11 @@ impl B2bua {
     /// The answer to somebody who did not prove who he is.
     fn challenge(&mut self, key: ServerKey, flow: Flow, msg: &Message, verdict: &Verdict) {
         self.counters.challenged += 1;
-        if let Some(bytes) = self.node.registrar.refuse(&flow, msg, verdict) {
-            self.tx.dismiss(key, bytes, &mut self.said);
+        let Some(bytes) = self.node.registrar.refuse(&flow, msg, verdict) else { return };
+        match verdict {
+            // Whoever has proven who he is is no flood: the answer is kept, so that a repetition gets the same one.
+            Verdict::Refuse(status) => self.tx.respond(self.node.now.mono, key, *status, bytes, &mut self.said),
+            Verdict::Challenge { .. } | Verdict::Known(_) => self.tx.dismiss(key, bytes, &mut self.said),
         }
     }
 

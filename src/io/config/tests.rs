@@ -219,6 +219,101 @@ fn several_files_are_one() {
 }
 
 #[test]
+fn files_in_conf_d_are_read_in_order_each_with_its_own_folder() {
+    let dir = std::env::temp_dir().join(format!("strowger-conf-d-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("conf.d")).expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).expect("written");
+    write("strowger.toml", "schema = 1\n[[listen]]\nbind = \"127.0.0.1:5060\"\n[node]\ndata_dir = \"data\"\n");
+    write("conf.d/20.toml", "[[extension]]\nnumber = \"122\"\npassword = { file = \"122.password\" }\n");
+    write("conf.d/10.toml", "[[extension]]\nnumber = \"121\"\npassword = \"x\"\n");
+    write("conf.d/122.password", "of the folder\nand not this\n");
+    write("122.password", "of the folder above");
+    write("conf.d/30.toml.bak", "no = \"TOML of ours\"");
+    let config = Config::load(&dir.join("strowger.toml")).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    std::fs::remove_dir_all(&dir).expect("removed");
+    let extensions = config.directory.extensions.iter().map(|e| (&*e.number, &*e.password.0)).collect::<Vec<_>>();
+    assert_eq!(extensions, [("121", "x"), ("122", "of the folder")]);
+    assert_eq!(config.data_dir, dir.join("data"));
+}
+
+#[test]
+fn secrets_come_from_files_credentials_and_the_environment() {
+    let dir = std::env::temp_dir().join(format!("strowger-secrets-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a folder");
+    std::fs::write(dir.join("phone"), "the-first-line-counts\nnot this\n").expect("written");
+    let set = |name: &str| match name {
+        "CREDENTIALS_DIRECTORY" => Some(dir.display().to_string()),
+        "SET" => Some("a-variable-that-is-set".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    let given = |number: &str, secret: &str, bind: &str| {
+        let text = GOOD.replace("127.0.0.1", bind).replace("\"secret122\"", "\"long-enough-for-all\"");
+        let text = text.replace("number = \"121\"", &format!("number = \"{number}\"")).replace("\"secret121\"", secret);
+        let text = text.replace("extension:121", &format!("extension:{number}"));
+        match read(vec![(dir.join("test.toml"), text)], &set, TODAY) {
+            Ok(config) => Ok(config.directory.extension(number).expect("it is there").password.0.to_string()),
+            Err(report) => Err(report.problems.iter().map(|p| p.code).collect::<Vec<_>>().join(" ")),
+        }
+    };
+    let (here, open) = ("127.0.0.1", "0.0.0.0");
+    for (number, secret, bind, want) in [
+        ("121", "\"short\"", here, Ok("short")),
+        ("121", "\"short\"", open, Err("config::weak_password")),
+        ("121", "\"elevenchars\"", open, Err("config::weak_password")),
+        ("121", "\"twelve-chars\"", open, Ok("twelve-chars")),
+        ("121000000000", "\"121000000000\"", open, Err("config::weak_password")),
+        ("121000000000", "\"121000000000\"", here, Ok("121000000000")),
+        ("121", "{ file = \"phone\" }", open, Ok("the-first-line-counts")),
+        ("121", "{ file = \"nowhere\" }", here, Err("config::secret")),
+        ("121", "{ credential = \"phone\" }", open, Ok("the-first-line-counts")),
+        ("121", "{ credential = \"../phone\" }", here, Err("config::secret")),
+        ("121", "{ env = \"SET\", default = \"a-known-default\" }", open, Ok("a-variable-that-is-set")),
+        ("121", "{ env = \"UNSET\", default = \"a-known-default\" }", here, Ok("a-known-default")),
+        ("121", "{ env = \"UNSET\", default = \"a-known-default\" }", open, Err("config::default_secret")),
+        ("121", "{ env = \"EMPTY\", default = \"a-known-default\" }", open, Err("config::default_secret")),
+        ("121", "{ env = \"UNSET\" }", here, Err("config::secret")),
+    ] {
+        let want = want.map(str::to_owned).map_err(str::to_owned);
+        assert_eq!(given(number, secret, bind), want, "{number} {secret} {bind}");
+    }
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+#[test]
+fn what_is_not_said_is_as_the_contract_has_it() {
+    use crate::directory::{Class, NumberFormat};
+    let text = GOOD.to_owned() + "[[hook]]\nname = \"crm\"\nurl = \"http://127.0.0.1:1/\"\n";
+    let config = Config::parse(Path::new("test.toml"), &text).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    let d = &config.directory;
+    let extension = d.extension("121").expect("an extension");
+    assert_eq!((extension.outbound, extension.max_calls), (Class::National, 2));
+    let trunk = d.trunk("carrier").expect("a trunk");
+    assert_eq!((trunk.number_format, trunk.max_calls), (NumberFormat::E164, 0));
+    assert!(trunk.trust_identity && !trunk.foreign_numbers);
+    let queue = d.queue("support").expect("a queue");
+    assert_eq!((queue.ring, queue.wrap_up), (Duration::from_secs(20), Duration::ZERO));
+    assert_eq!(d.hook("crm").expect("a hook").timeout, Duration::from_millis(300));
+    assert!(d.numbers.iter().all(|n| n.show));
+}
+
+#[test]
+fn a_circle_that_opening_hours_may_open_and_a_glob_without_a_match_are_no_errors() {
+    let office = "[[branch]]\nname = \"ekb\"\nregion = \"RU-SVE\"\n";
+    let circle = |calendar: &str| {
+        let to = format!("{office}to = \"queue:support\"\n{calendar}");
+        let text = GOOD.replace(office, &to);
+        text.replace("agents = [\"group:sales\"]", "agents = [\"group:sales\"]\noverflow = \"branch:ekb\"")
+    };
+    assert_eq!(wrong(&circle("")).iter().map(|w| w.0).collect::<Vec<_>>(), ["config::cycle"]);
+    assert_eq!(wrong(&circle("calendar = \"office\"\n")), []);
+    let text = GOOD.to_owned() + "[numbering]\nfiles = [\"nowhere/*.csv\"]\n";
+    let config = Config::parse(Path::new("test.toml"), &text).expect("only a warning");
+    let told: Vec<_> = config.report.problems.iter().map(|p| (p.code, p.severity)).collect();
+    assert_eq!(told, [("config::no_match", Severity::Warning)]);
+}
+
+#[test]
 fn the_office_is_accepted_as_it_stands() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/office.toml");
     let config = Config::load(&path).unwrap_or_else(|r| panic!("{}", r.render(false)));
