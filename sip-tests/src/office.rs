@@ -126,7 +126,7 @@ fn plain() -> Directory {
         outside: ["8XXXXXXXXXX", "+X.", "810X."].map(Label::from).to_vec(),
         emergency: vec!["112".into()],
         intercom: Some("*80".into()),
-        codes: Vec::new(),
+        ..Dial::default()
     };
     d
 }

@@ -168,6 +168,13 @@ mod tests {
             (International, "<tel:2071234567;phone-context=+44>", "number:+442071234567"),
             (International, "<sip:+00442071234567@office.example>", ""),
             (International, "<sip:00442071234567@office.example>", ""),
+            // Forbidden ones, whatever the class.
+            (National, "<sip:88095551234@office.example>", ""),
+            (National, "<tel:8095551234;phone-context=+7>", ""),
+            (International, "<sip:+78095551234@office.example>", ""),
+            (International, "<sip:8108816123456@office.example>", ""),
+            (International, "<tel:+979-1-2345-6789>", ""),
+            (International, "<sip:810448712345678@office.example>", "number:+448712345678"),
             // Other hosts, whatever the class.
             (International, "<sip:89131234567@evil.example>", ""),
             (International, "<sip:124@192.0.2.99>", ""),

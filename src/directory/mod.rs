@@ -30,7 +30,7 @@ pub use calendar::Calendar;
 pub use contacts::{Contact, Contacts};
 pub use country::Country;
 pub use hook::{Hook, Shape};
-pub use number::E164;
+pub use number::{E164, Prefix};
 pub use numbering::{Numbering, Place};
 pub use page::{Member, Page, People};
 pub use reading::{Dialect, Reading};
@@ -674,14 +674,42 @@ pub enum Strategy {
 }
 
 /// `[dial]`.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct Dial {
     /// Patterns of outside numbers: digits, `+`, `X` for any digit, a final `.` for one or more.
     pub outside: Vec<Label>,
+    /// Numbers that no call goes out to, whoever wants it: a phone, a forward, a step, a hook. Emergency numbers are no E.164
+    /// numbers, and never among them.
+    pub forbidden: Vec<Prefix>,
     /// Emergency numbers.
     pub emergency: Vec<Label>,
     /// Before an extension: its phone answers by itself.
     pub intercom: Option<Label>,
     /// Codes that this version does not know yet (`*72`, …).
     pub codes: Vec<Label>,
+}
+
+/// What is forbidden where the configuration names nothing: televoting and paid services of Russia (8-803, 8-809), Inmarsat,
+/// satellite phones, international networks, and what pays the one who is called: +888, +979, 900 of North America, 09 of Britain.
+pub const FORBIDDEN: [&str; 10] = ["+7803", "+7809", "+870", "+881", "+882", "+883", "+888", "+979", "+1900", "+449"];
+
+impl Default for Dial {
+    /// Nothing can be dialled outside, and nothing leads to [`FORBIDDEN`] numbers.
+    fn default() -> Dial {
+        Dial {
+            outside: Vec::new(),
+            forbidden: FORBIDDEN.iter().filter_map(|text| text.parse().ok()).collect(),
+            emergency: Vec::new(),
+            intercom: None,
+            codes: Vec::new(),
+        }
+    }
+}
+
+impl Dial {
+    /// Why no call may go to this number, if none may.
+    pub fn forbids(&self, number: E164) -> Option<String> {
+        let prefix = self.forbidden.iter().find(|prefix| prefix.begins(number))?;
+        Some(format!("{number} is forbidden ({prefix} in dial.forbidden)"))
+    }
 }

@@ -101,6 +101,40 @@ impl FromStr for E164 {
     }
 }
 
+/// How E.164 numbers begin: `+7809`, or a whole number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prefix(u64);
+
+/// Why something is no beginning of numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not the beginning of E.164 numbers (+ and 1 to 15 digits)")]
+pub struct NotPrefix;
+
+impl Prefix {
+    /// Whether the number begins so.
+    pub fn begins(self, number: E164) -> bool {
+        number.begins_with(self.0)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{}", self.0)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = NotPrefix;
+    fn from_str(text: &str) -> Result<Prefix, NotPrefix> {
+        let digits = text.strip_prefix('+').ok_or(NotPrefix)?;
+        let fits = (1..=MAX_DIGITS).contains(&digits.len()) && !digits.starts_with('0');
+        if !fits || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(NotPrefix);
+        }
+        digits.parse().map(Prefix).map_err(|_| NotPrefix)
+    }
+}
+
 impl Serialize for E164 {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
@@ -151,6 +185,24 @@ mod tests {
             let country = Country::parse(country);
             assert_eq!(number.national(country), want);
             assert_eq!(E164::read(want, country), Some(number), "{want} in {country:?}");
+        }
+    }
+
+    #[test]
+    fn beginnings_of_numbers() {
+        for (prefix, number, want) in [
+            ("+7809", "+78091234567", true),
+            ("+7809", "+78081234567", false),
+            ("+881", "+8816123456", true),
+            ("+8", "+79131234567", false),
+            ("+79131234567", "+79131234567", true),
+            ("+791312345678", "+79131234567", false),
+        ] {
+            let prefix: Prefix = prefix.parse().expect("a beginning");
+            assert_eq!(prefix.begins(number.parse().expect("a number")), want, "{prefix} {number}");
+        }
+        for wrong in ["", "+", "7809", "+0", "+78o9", "+7809*", "+1234567890123456"] {
+            assert_eq!(wrong.parse::<Prefix>(), Err(NotPrefix), "{wrong}");
         }
     }
 

@@ -409,7 +409,7 @@ pub(super) fn available(
     Err(Hindrance { status, because, passes })
 }
 
-/// Out through a trunk, with a number of ours. Nobody is called back on the very number that he calls from: he would get his own
+/// Out through a trunk, with a number of ours; never to a forbidden one, whoever wants it. Nobody is called back on the very number that he calls from: he would get his own
 /// call waiting, or his own voicemail would take the call.
 fn outside(
     moment: &Moment<'_>,
@@ -421,6 +421,10 @@ fn outside(
     if to.is_some_and(|to| matches!(moment.ask, Ask::In { caller: Some(caller), .. } if *caller == to)) {
         why.push(Why::new(rule, "skipped: it is the caller's own number"));
         return Fork::Skip(480);
+    }
+    if let Some(because) = to.and_then(|to| moment.directory.dial.forbids(to)) {
+        why.push(Why::new(rule, format!("skipped: {because}")));
+        return Fork::Skip(403);
     }
     match caller_id::lines(moment, rule, to, why) {
         Ok(lines) => {

@@ -318,6 +318,9 @@ pub(super) fn dialled(ask: &Ask, directory: &Directory, extension: &Label, text:
         inside.why.insert(0, Why::new(format!("dialled {text}"), format!("{number} is ours: routed inside")));
         return inside;
     }
+    if let Some(because) = directory.dial.forbids(number) {
+        return refuse(Kind::Out, 403, "Forbidden", vec![Why::new(format!("dialled {text}"), because)]);
+    }
     let needed = class_of(directory, own, number);
     if own.outbound < needed {
         let because = format!("{number} needs class {needed}, {extension} has {}", own.outbound);

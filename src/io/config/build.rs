@@ -626,6 +626,7 @@ fn dial(v: &View<'_>) -> Dial {
     let codes = CODES.iter().filter_map(|key| v.text(key)).chain(park.map(|n| n.to_string().into()));
     Dial {
         outside: v.texts("outside"),
+        forbidden: v.texts("forbidden").iter().filter_map(|text| value::prefix(text).ok()).collect(),
         emergency: v.texts("emergency"),
         intercom: v.text("intercom"),
         codes: codes.collect(),

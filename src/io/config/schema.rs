@@ -97,6 +97,8 @@ pub enum Kind {
     Park,
     /// Pattern of outside numbers.
     Pattern,
+    /// How numbers begin.
+    Prefix,
     /// What is dialled.
     Code,
     /// File or folder.
@@ -820,6 +822,12 @@ static DIAL: Section = Section {
             "[\"8XXXXXXXXXX\", \"+X.\", \"810X.\"]",
             "outside numbers: national, E.164, international",
         ),
+        default(
+            "forbidden",
+            Kind::Some(&Kind::Prefix),
+            "[\"+7803\", \"+7809\", \"+870\", \"+881\", \"+882\", \"+883\", \"+888\", \"+979\", \"+1900\", \"+449\"]",
+            "paid and satellite numbers: no call goes there, whoever wants it, steps and mobiles included; [] for none",
+        ),
         optional("intercom", Kind::Code, "\"*80\"", "*80121 talks into 121 at once, if 121 lets the caller"),
         optional("forward_on", Kind::Code, "\"*72\"", "forward").later("not known yet"),
         optional("forward_off", Kind::Code, "\"*73\"", "forward no more").later("not known yet"),
@@ -901,6 +909,7 @@ impl Kind {
             Kind::Ports => "FIRST-LAST".to_owned(),
             Kind::Park => "FIRST-LAST".to_owned(),
             Kind::Pattern => "digits, +, X for any digit, a final . for more".to_owned(),
+            Kind::Prefix => "beginning of E.164 numbers".to_owned(),
             Kind::Code => "digits, * and #".to_owned(),
             Kind::Path => "path".to_owned(),
             Kind::Glob => "path with *".to_owned(),

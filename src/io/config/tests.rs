@@ -148,6 +148,11 @@ fn every_mistake_has_its_code_line_and_hint() {
         (36, "to = [{ target = \"extension:121\", rign = \"5s\" }]", "config::unknown_key", 36, "did you mean `ring`?"),
         (36, "to = []", "config::no_steps", 36, "reject:480"),
         (36, "to = [\"number:+73433000001\"]", "config::own_number", 36, "route it inside"),
+        (36, "to = [\"number:+78091234567\"]", "config::forbidden_number", 36, "without +7809"),
+        (32, "agents = [\"number:+8816123456\"]", "config::forbidden_number", 32, "without +881"),
+        (29, "password = \"secret122\"\nmobile = { number = \"+9791234567\" }", "config::forbidden_number", 30, "another"),
+        (41, "forbidden = \"7809\"", "config::bad_number", 41, "+7809"),
+        (41, "forbidden = [\"+7809*\"]", "config::bad_number", 41, "without *"),
         (41, "intercom = \"12\"", "config::overlapping_dial", 41, "begin codes with *"),
         (41, "outside = \"12X\"", "config::overlapping_dial", 41, "narrower"),
         (41, "outside = \"8-XXX\"", "config::bad_pattern", 41, "X for any digit"),
@@ -166,6 +171,20 @@ fn every_mistake_has_its_code_line_and_hint() {
         }
     }
     assert!(failed.is_empty(), "\n{failed}");
+}
+
+#[test]
+fn what_is_forbidden_is_what_the_file_says() {
+    let forbidden = |text: &str| {
+        let config = Config::parse(Path::new("x.toml"), text).unwrap_or_else(|r| panic!("{}", r.render(false)));
+        config.directory.dial.forbidden.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(forbidden(GOOD), crate::directory::FORBIDDEN, "the schema's default is the directory's");
+    let with = |line: &str| GOOD.replace("[dial]\n", &format!("[dial]\n{line}\n"));
+    assert_eq!(forbidden(&with("forbidden = []")), [""; 0]);
+    let own = with("forbidden = [\"+7900\"]").replace("\"reject:486\"", "\"number:+78091234567\"");
+    assert_eq!(forbidden(&own), ["+7900"], "then 8-809 may be called");
+    assert_eq!(wrong(&own), []);
 }
 
 #[test]

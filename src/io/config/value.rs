@@ -308,6 +308,11 @@ pub fn pattern(text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// How E.164 numbers begin.
+pub fn prefix(text: &str) -> Result<crate::directory::Prefix, Wrong> {
+    text.parse().map_err(|_| "is not the beginning of E.164 numbers".to_owned())
+}
+
 /// What is dialled: digits, `*`, `#`.
 pub fn code(text: &str) -> Result<(), Wrong> {
     let good = |b: u8| b.is_ascii_digit() || matches!(b, b'*' | b'#');

@@ -8,7 +8,7 @@ use super::problem::{Place, Problem, alike, suggest};
 use super::schema::{self, Key, Kind, Named, Need, Section, Targets};
 use super::target::Parsed;
 use super::value;
-use crate::directory::{Country, Region};
+use crate::directory::{Country, Dial, E164, Prefix, Region};
 
 /// What has names, with where each stands.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub struct Names {
     all: BTreeMap<Named, Vec<(String, Place)>>,
     /// Group and branch of every extension that is in a group.
     members: Vec<(String, Option<String>)>,
+    /// How numbers begin that no call may go to.
+    forbidden: Vec<Prefix>,
 }
 
 const NAMED: [(&str, &str, Named); 11] = [
@@ -59,6 +61,10 @@ impl Names {
             }
         }
         names.all.insert(Named::Group, groups);
+        names.forbidden = match root.get("dial").and_then(|d| d.get("forbidden")) {
+            Some(own) => own.items().iter().filter_map(|n| n.text()?.parse().ok()).collect(),
+            None => Dial::default().forbidden,
+        };
         names
     }
 
@@ -276,6 +282,7 @@ impl<'a> Walk<'a> {
             return;
         }
         if let Parsed::Number(number) = target
+            && !self.forbidden(node, Some(number))
             && self.names.has(Named::Number, &number.to_string())
         {
             let help = "to route it inside, name what its route names";
@@ -307,6 +314,16 @@ impl<'a> Walk<'a> {
                 self.problems.push(Problem::error("config::unknown_target", at, what).label("nobody there").help(help));
             }
         }
+    }
+
+    /// A number that no call may go to: whoever named it there would wait in vain.
+    fn forbidden(&mut self, node: &Node, number: Option<E164>) -> bool {
+        let found = number.and_then(|n| Some((n, self.names.forbidden.iter().find(|prefix| prefix.begins(n))?)));
+        let Some((number, prefix)) = found else { return false };
+        let what = format!("no call may go to {number}: {prefix} is in `dial.forbidden`");
+        let help = format!("name another number, or write `forbidden` under [dial] without {prefix}");
+        self.problems.push(Problem::error("config::forbidden_number", node.at, what).label("never called").help(help));
+        true
     }
 
     fn nobody(&mut self, at: Place, named: Named, name: &str, known: &[&str], code: &'static str) {
@@ -417,6 +434,7 @@ impl<'a> Walk<'a> {
             Kind::Zone => bad("config::bad_zone", value::zone(text).map(drop), zone_help(text)),
             Kind::Country => bad("config::bad_region", value::country(text), say("by ISO 3166-1, e.g. \"RU\"")),
             Kind::Region => bad("config::bad_region", value::region(text), region_help(text)),
+            Kind::E164 if section.name == schema::MOBILE.name && self.forbidden(node, text.parse().ok()) => None,
             Kind::E164 => bad("config::bad_number", value::e164(text).map(drop), number_help(text)),
             Kind::Caller => {
                 bad("config::bad_number", value::caller(text), say("write e.g. \"+79131234567\" or \"+7913*\""))
@@ -461,6 +479,11 @@ impl<'a> Walk<'a> {
                 say(
                     "digits and + stand for themselves, X for any digit, a final . for one or more: \"8XXXXXXXXXX\", \"810X.\"",
                 ),
+            ),
+            Kind::Prefix => bad(
+                "config::bad_number",
+                value::prefix(text).map(drop),
+                say("write + and the first digits with the country code, without *: \"+7809\""),
             ),
             Kind::Code => bad("config::bad_code", value::code(text), say("1 to 10 of the digits, * and #")),
             Kind::Path | Kind::Glob => {
