@@ -134,6 +134,7 @@ enum Step {
     Restart(String),
     Disconnect(String, bool),
     Login { who: String, reason: String },
+    NotTaken { who: String, reason: String },
     Reload(Vec<(String, String)>),
     Spray { who: String, time: Time },
     Drain,
@@ -536,6 +537,13 @@ impl Play {
                     self.world.logins.iter().any(|l| l.source.remote.ip() == ip && l.reason.contains(reason.as_str()));
                 told.then_some(()).ok_or_else(|| format!("the operator was told {:?}", self.world.logins))
             }
+            Step::NotTaken { who, reason } => {
+                let node = self.node(who)?;
+                let ip = self.world.nodes[node].phone.id.address.ip();
+                let told = self.world.not_taken.iter().filter(|c| c.source.remote.ip() == ip);
+                let told = told.filter(|c| c.because.contains(reason.as_str())).count();
+                (told == 1).then_some(()).ok_or_else(|| format!("the operator was told {:?}", self.world.not_taken))
+            }
             Step::Reload(with) => {
                 let directory = office::directory(with)?;
                 self.world.reload(directory);
@@ -928,6 +936,9 @@ fn step(w: &[&str]) -> Result<Step, String> {
         [who, "restarts"] => Step::Restart(who.to_string()),
         [who, "loses", "its", "connection"] => Step::Disconnect(who.to_string(), true),
         [who, "loses", "its", "connection", "unnoticed"] => Step::Disconnect(who.to_string(), false),
+        ["call", "of", who, "not", "taken", reason] => {
+            Step::NotTaken { who: who.to_string(), reason: reason.to_string() }
+        }
         ["login", "of", who, "failed", reason] => Step::Login { who: who.to_string(), reason: reason.to_string() },
         [who, "sprays", "RTP", t] => Step::Spray { who: who.to_string(), time: time(t)? },
         [who, "->", "forged", method, "of", victim, tag @ ..] => {

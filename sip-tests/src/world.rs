@@ -120,6 +120,8 @@ pub struct World {
     pub relay_packets: u64,
     /// What the operator was told of failed logins.
     pub logins: Vec<strowger::b2bua::LoginFailed>,
+    /// What the operator was told of carriers' calls.
+    pub not_taken: Vec<strowger::b2bua::NotTaken>,
     subject: Box<dyn Subject>,
     net: Net<Parcel>,
     rtp_weather: Weather,
@@ -150,6 +152,7 @@ impl World {
             direct: false,
             relay_packets: 0,
             logins: Vec::new(),
+            not_taken: Vec::new(),
             subject,
             net,
             rtp_weather: weather,
@@ -649,6 +652,7 @@ impl World {
                     self.oracle.record(self.now, &record, self.records_come_again);
                 }
                 Action::Notify(Notice::LoginFailed(failed)) => self.logins.push(*failed),
+                Action::Notify(Notice::NotTaken(call)) => self.not_taken.push(*call),
                 Action::Save(Save::Binding(_) | Save::Unbind { .. }) | Action::Notify(_) | Action::Reply { .. } => {}
             }
         }

@@ -10,7 +10,7 @@ use crate::base::Wall;
 pub use crate::call::LiveCall;
 use crate::call::hook::HookQuery;
 use crate::call::record::{CallRecord, RecordId};
-use crate::directory::Hook;
+use crate::directory::{Hook, Label};
 use crate::media;
 use crate::policy::hook::Question;
 use crate::registrar::Binding;
@@ -103,6 +103,26 @@ pub enum Notice {
     Trunk(Box<TrunkView>),
     /// Somebody did not get in. Not every time: see [`LoginFailed`].
     LoginFailed(Box<LoginFailed>),
+    /// A carrier's call was not taken. Not every time: see [`NotTaken`].
+    NotTaken(Box<NotTaken>),
+}
+
+/// A carrier called a number that is none of its trunk's: it was challenged like any stranger, and its customer hears that
+/// there is no such number. One line of the log, the same a minute later at the earliest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotTaken {
+    /// The trunk whose address it came from.
+    pub trunk: Label,
+    /// What was called, as it stood in the request-URI: a stranger's words, to be escaped wherever they are written.
+    pub called: String,
+    /// Where it came from.
+    pub source: Flow,
+    /// Why it was not taken, and what to configure.
+    pub because: String,
+    /// The same again since the last line of it.
+    pub again: u32,
+    /// Such calls of anybody since the last line of all that were not told.
+    pub untold: u32,
 }
 
 /// A phone's binding, as readers see it.

@@ -31,12 +31,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use slotmap::{Key, SlotMap};
 
-pub use action::{Action, LiveCall, LoginFailed, Notice, PhoneView, Save, TrunkView};
+pub use action::{Action, LiveCall, LoginFailed, NotTaken, Notice, PhoneView, Save, TrunkView};
 pub use event::{Ask, CommandId, Event, QueryId, Resolved};
 pub use node::Locals;
 pub use sticky::{MAX_STICKY, Met};
 
-use crate::base::{Instant, Now, Rng, Timers, map};
+use crate::base::{Instant, Lines, Now, Rng, Timers, map};
 use crate::call::bridge;
 use crate::call::leg::{self, Diverted, Identity, Leg};
 use crate::call::record::{Called, Caller, Direction};
@@ -151,6 +151,8 @@ pub struct Counters {
     pub strangers: u64,
     /// Challenges (401, 407).
     pub challenged: u64,
+    /// Calls of carriers to numbers that are none of their trunk's (407).
+    pub not_taken: u64,
     /// INVITEs that came before by another way (482).
     pub merged: u64,
     /// INVITEs that went in a circle (482).
@@ -171,6 +173,8 @@ pub struct B2bua {
     proxy: Proxy,
     node: Node,
     twice: Twice,
+    /// Calls of carriers that were not taken: by trunk and what was called.
+    not_taken: Lines<(Label, String)>,
     draining: bool,
     next_worker: u16,
     counters: Counters,
@@ -233,6 +237,7 @@ impl B2bua {
             proxy: Proxy::default(),
             node,
             twice,
+            not_taken: Lines::default(),
             draining: false,
             next_worker: 0,
             counters: Counters::default(),
@@ -493,12 +498,7 @@ impl B2bua {
     fn disown(&mut self, flow: Flow, msg: &Message) {
         let ip = flow.remote.ip();
         let known = self.node.registrar.by_flow(&flow).is_some()
-            || self
-                .node
-                .directory
-                .trunks
-                .iter()
-                .any(|t| t.allow_from.iter().any(|c| c.contains(ip)) || self.node.trunks.owns(&t.name, ip));
+            || self.node.directory.trunks.iter().any(|t| self.is_of(t, ip));
         let ours = msg.from_tag().and_then(leg::leg_of).is_some();
         if known && ours && msg.method() == Method::Invite && (200..300).contains(&msg.status()) {
             let directory = self.node.directory.clone();
@@ -784,7 +784,7 @@ impl B2bua {
             Peer::Trunk { trunk, .. } => {
                 let ip = flow.remote.ip();
                 let config = self.node.directory.trunk(trunk);
-                config.is_some_and(|t| t.allow_from.iter().any(|c| c.contains(ip))) || self.node.trunks.owns(trunk, ip)
+                config.is_some_and(|t| self.is_of(t, ip)) || self.node.trunks.owns(trunk, ip)
             }
         }
     }
@@ -855,11 +855,6 @@ impl B2bua {
         if let Some(trunk) = &opening.trunk {
             let node = &mut self.node;
             node.trunks.called_us(node.now, trunk, flow.remote.ip(), &mut node.wants);
-            if let Question::In { number, .. } = opening.question
-                && let Some(customer) = E164::read(&opening.identity.user, directory.node.country)
-            {
-                node.met(customer, number);
-            }
         }
         if self.draining || self.calls.len() >= self.settings.max_calls {
             return self.refuse(key, flow, &msg, &Refusal::status(503).with(Name::RetryAfter, "10"));
@@ -867,9 +862,10 @@ impl B2bua {
         let max_forwards = msg.max_forwards().unwrap_or(MAX_FORWARDS);
         let (tx, calls) = (&self.tx, &self.calls);
         let merged = self.twice.is_merged(&msg, |key| tx.flow_of(key).is_some());
-        let pair = opening.trunk.as_ref().filter(|_| opening.identity.user.bytes().any(|b| b.is_ascii_digit()));
-        let pair = pair.map(|trunk| self.twice.pair(trunk, &opening.identity.user, &opening.called.number));
-        let circle = pair.is_some_and(|pair| self.twice.is_circle(pair, |key| is_live(calls, key)));
+        let caller = Some(&*opening.identity.user).filter(|user| user.bytes().any(|b| b.is_ascii_digit()));
+        let pair = opening.trunk.as_ref().map(|trunk| self.twice.pair(trunk, caller, &opening.called.number));
+        let most = if caller.is_some() { twice::SAME_PAIR } else { twice::SAME_CALLED };
+        let circle = pair.is_some_and(|pair| self.twice.is_circle(pair, most, |key| is_live(calls, key)));
         let looped = circle || msg.values(Name::Via).skip(1).any(|via| self.is_our_via(via));
         self.counters.merged += u64::from(merged);
         self.counters.looped += u64::from(looped && !merged);
@@ -909,6 +905,12 @@ impl B2bua {
         self.counters.calls += 1;
         let directory = self.node.directory.clone();
         let plan = policy::plan(&opening.question, &directory, self.node.now.wall);
+        // What was refused before, or leads nowhere, is no acquaintance: else anybody could write into that table.
+        if let Question::In { number, caller: Some(customer), .. } = opening.question
+            && plan.refuse.is_none()
+        {
+            self.node.met(customer, number);
+        }
         let direction = match (plan.kind, &opening.trunk) {
             (_, Some(_)) => Direction::In,
             (Kind::Page, None) => Direction::Page,
@@ -969,7 +971,12 @@ impl B2bua {
             return Ok(who);
         }
         let verdict = self.check(flow, msg, directory, true);
-        let Verdict::Known(number) = verdict else { return Err(Stranger::Challenge(verdict)) };
+        let Verdict::Known(number) = verdict else {
+            if !phone {
+                self.not_taken(directory, flow, msg);
+            }
+            return Err(Stranger::Challenge(verdict));
+        };
         let uri = msg.uri().map_err(|_| Stranger::Refuse(Refusal::status(400)))?;
         let dialled = uri.user_number().into_owned();
         let extension = directory.extension(&number);
@@ -987,6 +994,40 @@ impl B2bua {
         })
     }
 
+    /// A stranger's INVITE that comes from a trunk's address: most likely a number that nobody has configured yet.
+    fn not_taken(&mut self, directory: &Directory, flow: &Flow, msg: &Message) {
+        const MAX_CALLED: usize = 64;
+        let ip = flow.remote.ip();
+        let Some(trunk) = directory.trunks.iter().find(|t| self.is_of(t, ip)) else { return };
+        self.counters.not_taken += 1;
+        let user = msg.uri().map(|uri| uri.user_decoded().into_owned()).unwrap_or_default();
+        let called: String = user.chars().take(MAX_CALLED).collect();
+        let Some(line) = self.not_taken.note(self.node.now.mono, (trunk.name.clone(), called.clone())) else { return };
+        let number = E164::read(&user, trunk.dialect(directory.node.country));
+        let because = match number.map(|number| (number, directory.number(number))) {
+            Some((number, Some(ours))) => {
+                let owner = &ours.trunk;
+                format!("{number} belongs to trunk {owner}, and this address is not in its `allow_from`")
+            }
+            Some((number, None)) => {
+                let entry = format!("[[number]] with e164 = \"{number}\" and trunk = \"{}\"", trunk.name);
+                format!("{number} is no number of ours: add {entry}")
+            }
+            None => {
+                "what was called is no number: if the carrier puts it into another header, name that in `did_header`"
+                    .to_owned()
+            }
+        };
+        let (trunk, source) = (trunk.name.clone(), *flow);
+        let told = NotTaken { trunk, called, source, because, again: line.again, untold: line.untold };
+        self.node.out.push_back(Action::Notify(Notice::NotTaken(Box::new(told))));
+    }
+
+    /// Whether a trunk's calls come from there.
+    fn is_of(&self, trunk: &Trunk, ip: IpAddr) -> bool {
+        trunk.allow_from.iter().any(|c| c.contains(ip)) || self.node.trunks.owns(&trunk.name, ip)
+    }
+
     fn trunk_calls_us(&self, directory: &Directory, flow: &Flow, msg: &Message, from: &NameAddr<'_>) -> Option<Who> {
         let ip = flow.remote.ip();
         let country = directory.node.country;
@@ -998,10 +1039,7 @@ impl B2bua {
             let header = || trunk.did_header.as_deref().and_then(|name| read(&header_user(msg, name)?));
             uri.or_else(to).or_else(header)
         };
-        let allowed = directory
-            .trunks
-            .iter()
-            .filter(|t| t.allow_from.iter().any(|c| c.contains(ip)) || self.node.trunks.owns(&t.name, ip));
+        let allowed = directory.trunks.iter().filter(|t| self.is_of(t, ip));
         let (trunk, number) = allowed
             .filter_map(|t| Some((t, candidates(t)?)))
             .find(|(t, n)| directory.number(*n).is_some_and(|n| n.trunk == t.name))?;

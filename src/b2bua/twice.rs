@@ -13,6 +13,8 @@ use crate::transaction::ServerKey;
 /// Calls at once that one trunk may bring for the same pair of caller's and called number and that go out again: a circle
 /// always does, while many calls of one number to our phones (another exchange, a load test) are nobody's fault.
 pub const SAME_PAIR: usize = 10;
+/// The same where the caller withholds the number, so that many callers look like one.
+pub const SAME_CALLED: usize = 20;
 /// Entries that a table may hold before what is over is cleared out for the first time; after that twice what was left, so
 /// that clearing costs the same for each call however many there are.
 const SLACK: usize = 64;
@@ -30,7 +32,7 @@ pub struct Twice {
     clear_pairs_at: usize,
 }
 
-/// A trunk, the caller's and the called number.
+/// A trunk, the caller's number if there is one, and the called number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pair(pub u64);
 
@@ -56,15 +58,15 @@ impl Twice {
     }
 
     /// The pair for [`Twice::is_circle`].
-    pub fn pair(&self, trunk: &str, caller: &str, called: &str) -> Pair {
+    pub fn pair(&self, trunk: &str, caller: Option<&str>, called: &str) -> Pair {
         Pair(self.hasher.hash_one((trunk, caller, called)))
     }
 
-    /// Whether the pair has as many calls as it may. `live`: whether a call is still one.
-    pub fn is_circle(&mut self, pair: Pair, live: impl Fn(CallKey) -> bool) -> bool {
+    /// Whether the pair has `most` calls. `live`: whether a call is still one.
+    pub fn is_circle(&mut self, pair: Pair, most: usize, live: impl Fn(CallKey) -> bool) -> bool {
         let Some(calls) = self.pairs.get_mut(&pair.0) else { return false };
         calls.retain(|key| live(*key));
-        calls.len() >= SAME_PAIR
+        calls.len() >= most
     }
 
     /// The pair has a call more that goes out again.
@@ -123,7 +125,7 @@ mod tests {
         for i in 0..1000 {
             let (key, call) = (keys.insert(()), calls.insert(()));
             twice.took(&invite(&i.to_string(), "1", 1), key, |k| keys.contains_key(k));
-            let pair = twice.pair("t", &i.to_string(), "b");
+            let pair = twice.pair("t", Some(&i.to_string()), "b");
             twice.began(pair, call, |k| calls.contains_key(k));
             assert!(twice.invites.len() <= SLACK + 2 && twice.pairs.len() <= SLACK + 2);
             keys.remove(key);
@@ -135,16 +137,18 @@ mod tests {
     fn a_pair_has_so_many_calls_at_once_and_no_more() {
         let mut calls: SlotMap<CallKey, ()> = SlotMap::with_key();
         let mut twice = Twice::new(&mut Rng::from_number(1));
-        let (pair, other) = (twice.pair("t", "a", "b"), twice.pair("t", "a", "c"));
+        let (pair, other) = (twice.pair("t", Some("a"), "b"), twice.pair("t", Some("a"), "c"));
         let mut last = None;
         for _ in 0..SAME_PAIR {
-            assert!(!twice.is_circle(pair, |k| calls.contains_key(k)));
+            assert!(!twice.is_circle(pair, SAME_PAIR, |k| calls.contains_key(k)));
             let key = calls.insert(());
             twice.began(pair, key, |k| calls.contains_key(k));
             last = Some(key);
         }
-        assert!(twice.is_circle(pair, |k| calls.contains_key(k)) && !twice.is_circle(other, |_| true));
+        assert!(
+            twice.is_circle(pair, SAME_PAIR, |k| calls.contains_key(k)) && !twice.is_circle(other, SAME_PAIR, |_| true)
+        );
         last.map(|key| calls.remove(key));
-        assert!(!twice.is_circle(pair, |k| calls.contains_key(k)));
+        assert!(!twice.is_circle(pair, SAME_PAIR, |k| calls.contains_key(k)));
     }
 }

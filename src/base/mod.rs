@@ -1,9 +1,11 @@
 //! What every layer stands on, and what knows nothing of SIP: instants, deadlines, randomness, tables.
 
+pub mod lines;
 pub mod rng;
 pub mod time;
 pub mod timer;
 
+pub use lines::Lines;
 pub use rng::Rng;
 pub use time::{Instant, Now, Wall};
 pub use timer::Timers;

@@ -467,7 +467,11 @@ impl<C: Core, O: Outside> Engine<C, O> {
                             self.outside.idle();
                         }
                     }
-                    Notice::Phone(_) | Notice::PhoneGone { .. } | Notice::Trunk(_) | Notice::LoginFailed(_) => {}
+                    Notice::Phone(_)
+                    | Notice::PhoneGone { .. }
+                    | Notice::Trunk(_)
+                    | Notice::LoginFailed(_)
+                    | Notice::NotTaken(_) => {}
                 }
                 self.outside.notify(notice);
             }

@@ -32,8 +32,8 @@ impl Live {
             }
             Notice::PhoneGone { aor, contact } => drop(tables.phones.remove(&(aor, contact))),
             Notice::Trunk(trunk) => drop(tables.trunks.insert(trunk.name.clone(), *trunk)),
-            // It is for the log, and no state.
-            Notice::LoginFailed(_) => {}
+            // They are for the log, and no state.
+            Notice::LoginFailed(_) | Notice::NotTaken(_) => {}
         }
     }
 

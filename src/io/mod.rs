@@ -676,6 +676,17 @@ impl Outside for World {
                 failed.reason
             );
         }
+        if let Notice::NotTaken(call) = &notice {
+            tracing::warn!(
+                trunk = %call.trunk,
+                called = ?call.called,
+                source = %call.source.remote,
+                again = call.again,
+                untold = call.untold,
+                "a carrier's call was not taken: {}",
+                call.because
+            );
+        }
         self.live.apply(notice);
     }
 

@@ -340,6 +340,9 @@ pub(super) fn reach(
     let Moment { directory, live, spent, .. } = *moment;
     let never = |status, because| Hindrance { status, because, passes: false };
     let Some(extension) = directory.extension(number) else { return reach_outside(moment, number, why) };
+    if matches!(moment.ask, Ask::Dialled { extension: caller, .. } if *caller == extension.number) {
+        return Err(never(486, "it is who calls"));
+    }
     free(extension, live, spent, queued)?;
     let owner = Some(extension.number.clone());
     let mut branches = Vec::new();

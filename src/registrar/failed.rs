@@ -3,20 +3,12 @@
 //! thousand names a second, and neither may bury what else the log has to say.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use crate::base::Instant;
+use crate::base::{Instant, Lines};
 use crate::sip::transport::Flow;
 use crate::sip::{Message, Name};
 
-/// The same failure of the same user at the same address is told again after so long at the earliest.
-pub const QUIET: Duration = Duration::from_secs(60);
-/// Failures that are told apart at one time. More are only counted.
-pub const KEPT: usize = 1024;
-/// Lines in [`QUIET`] at most.
-pub const LINES: u32 = 60;
 /// Characters of a user name or User-Agent that are kept.
 pub const TEXT: usize = 64;
 
@@ -37,20 +29,9 @@ pub struct LoginFailed {
     pub untold: u32,
 }
 
-/// What was told, and when.
+/// What was told, and when: by address, user name and reason.
 #[derive(Default, Debug)]
-pub struct Failed {
-    seen: BTreeMap<(IpAddr, String, String), Seen>,
-    lines: u32,
-    lines_since: Instant,
-    untold: u32,
-}
-
-#[derive(Debug)]
-struct Seen {
-    quiet_until: Instant,
-    again: u32,
-}
+pub struct Failed(Lines<(IpAddr, String, String)>);
 
 impl Failed {
     /// A login of `user` failed. The line to write, if there is to be one.
@@ -64,27 +45,9 @@ impl Failed {
     ) -> Option<LoginFailed> {
         let short = |text: &str| text.chars().take(TEXT).collect::<String>();
         let (user, reason) = (short(user), reason.into_owned());
-        if self.lines_since + QUIET <= now {
-            (self.lines, self.lines_since) = (0, now);
-        }
-        let key = (flow.remote.ip().to_canonical(), user.clone(), reason.clone());
-        let before = self.seen.get(&key).map(|seen| (seen.quiet_until > now, seen.again));
-        if before.is_none() && self.seen.len() >= KEPT {
-            self.seen.retain(|_, seen| seen.quiet_until > now);
-        }
-        let quiet = before.is_some_and(|(quiet, _)| quiet);
-        if quiet && let Some(seen) = self.seen.get_mut(&key) {
-            seen.again = seen.again.saturating_add(1);
-        }
-        if quiet || self.lines >= LINES || self.seen.len() >= KEPT {
-            self.untold = self.untold.saturating_add(1);
-            return None;
-        }
-        self.seen.insert(key, Seen { quiet_until: now + QUIET, again: 0 });
-        self.lines += 1;
-        let again = before.map_or(0, |(_, again)| again);
+        let line = self.0.note(now, (flow.remote.ip().to_canonical(), user.clone(), reason.clone()))?;
         let user_agent = msg.text(Name::UserAgent).map(short);
-        Some(LoginFailed { user, source: *flow, reason, user_agent, again, untold: std::mem::take(&mut self.untold) })
+        Some(LoginFailed { user, source: *flow, reason, user_agent, again: line.again, untold: line.untold })
     }
 }
 
@@ -93,6 +56,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::base::lines::LINES;
     use crate::sip::Transport;
 
     #[test]
