@@ -9,8 +9,8 @@ use memchr::memmem::Finder;
 use serde_json::{Value, json};
 
 use crate::base::Wall;
+use crate::call::Peer;
 use crate::call::record::RecordId;
-use crate::directory::Label;
 
 /// The ring.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ struct Entry {
 struct Leg {
     call: RecordId,
     call_id: u64,
-    who: Label,
+    who: Peer,
 }
 
 /// Legs remembered at most.
@@ -63,7 +63,7 @@ impl Ladder {
     }
 
     /// A leg of a call has this Call-ID.
-    pub fn leg(&mut self, call: RecordId, call_id: &str, who: Label) {
+    pub fn leg(&mut self, call: RecordId, call_id: &str, who: Peer) {
         if self.size == 0 {
             return;
         }
@@ -95,7 +95,7 @@ impl Ladder {
             let leg = legs.iter().find(|l| l.call_id == e.call_id)?;
             let wire = &self.bytes[e.start..e.start + e.len as usize];
             Some(json!({
-                "at": e.at, "sent": e.sent, "who": &*leg.who, "remote": e.remote.to_string(),
+                "at": e.at, "sent": e.sent, "who": leg.who.to_string(), "remote": e.remote.to_string(),
                 "message": String::from_utf8_lossy(wire),
             }))
         };
@@ -138,7 +138,7 @@ mod tests {
         let mut ladder = Ladder::new(MAX_MESSAGE, RandomState::with_seeds(1, 2, 3, 4));
         let remote: SocketAddr = "127.0.0.1:5060".parse().expect("an address");
         let call = RecordId(7);
-        ladder.leg(call, "abc", "121".into());
+        ladder.leg(call, "abc", Peer::Extension("121".into()));
         for i in 0..100 {
             let wire = format!("BYE sip:x SIP/2.0\r\nCall-ID: abc\r\nCSeq: {i} BYE\r\n\r\n{}", "x".repeat(200));
             ladder.sent(Wall::default(), remote, wire.as_bytes());

@@ -925,7 +925,7 @@ impl B2bua {
             let mut cx = cx!(self, directory);
             let a = self.legs.insert_with_key(|a| {
                 let mut leg = Leg::uas(a, call_key, peer.clone(), key, flow, msg, &mut cx);
-                leg.end = relayed.then(|| bridge::End::new(cx.rng, self.settings.media));
+                leg.end = relayed.then(|| Box::new(bridge::End::new(cx.rng, self.settings.media)));
                 leg
             });
             cx.tx.set_user(key, Owner::Leg(a));
@@ -951,7 +951,7 @@ impl B2bua {
             }
             if let Some(leg) = self.legs.get_mut(a) {
                 leg.occupies = true;
-                cx.switch.named(call.id, leg.call_id(), peer.to_string().into());
+                cx.switch.named(call.id, leg.call_id(), &peer);
                 cx.switch.occupy(call_key, &peer, leg.extension(), true);
             }
             call

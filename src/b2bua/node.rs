@@ -245,8 +245,8 @@ impl Switch for Node {
         self.taken_over.push(TakenOver { page, extension: extension.clone(), words: words.to_owned() });
     }
 
-    fn named(&mut self, call: RecordId, call_id: &str, who: Label) {
-        self.ladder.leg(call, call_id, who);
+    fn named(&mut self, call: RecordId, call_id: &str, who: &Peer) {
+        self.ladder.leg(call, call_id, who.clone());
     }
 
     fn recording(&mut self, call: CallKey, recording: RecordingId, begins: bool) {

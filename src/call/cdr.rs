@@ -44,7 +44,7 @@ impl Call {
                 reason: end.reason.clone(),
             }),
             journey,
-            recordings: self.recording.clone().into_iter().collect(),
+            recordings: self.recording.as_deref().cloned().into_iter().collect(),
             tags: self.tags.clone(),
             note: None,
             kind: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::bridge::{self, Desk, End, NoPort};
+use super::bridge::{self, Desk, NoPort};
 use super::journey::LegResult;
 use super::leg::{Dial, Diverted, Event, Leg, Peer};
 use super::record::{By, Direction, PhaseKind};
@@ -379,7 +379,7 @@ impl Call {
         let Some(leg) = legs.get_mut(key) else { return false };
         leg.owner = owner;
         leg.occupies = true;
-        cx.switch.named(self.id, leg.call_id(), leg.peer.to_string().into());
+        cx.switch.named(self.id, leg.call_id(), &leg.peer);
         cx.switch.occupy(call, &leg.peer, leg.extension(), true);
         own.push(key);
         self.alive.push(key);
@@ -704,7 +704,7 @@ impl Call {
     /// Somebody refused the codec in which the caller hears us: offers him once all that the caller speaks. Whether he rings.
     fn offer_anew(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, i: usize, flow: &Flow) -> bool {
         let caller = legs.get(self.a).filter(|caller| caller.is_up());
-        let others = caller.and_then(|caller| caller.end.as_ref()).is_some_and(End::speaks_more);
+        let others = caller.and_then(|caller| caller.end.as_ref()).is_some_and(|end| end.speaks_more());
         let State::Ringing(ringing) = &mut self.state else { return false };
         let Some(rung) = ringing.rungs.get_mut(i).filter(|rung| others && !rung.anew) else { return false };
         let Rings::Now { way: Some(way), .. } = &rung.step else { return false };

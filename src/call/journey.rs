@@ -147,6 +147,10 @@ impl Journey {
     /// A leg begins; its number within the call, from 1 (the caller is 0).
     pub fn leg(&mut self, now: Now, target: String) -> u32 {
         if self.legs.len() < MAX_LEGS {
+            // Most calls ring one phone, and a list that grows begins with room for four.
+            if self.legs.is_empty() {
+                self.legs.reserve_exact(1);
+            }
             let at_ms = self.offset(now.mono);
             self.legs.push(LegRun { target, at_ms, until_ms: None, result: LegResult::Open, why: None });
         }

@@ -28,6 +28,7 @@ mod queue;
 pub mod record;
 mod talk;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -117,7 +118,7 @@ pub trait Switch: policy::Live {
     /// An emergency page wants a phone that is in other calls: they end, or go on without it. `words`: the reason.
     fn take_over(&mut self, page: CallKey, extension: &Label, words: &str);
     /// A leg of this call has this Call-ID (for ladders).
-    fn named(&mut self, call: RecordId, call_id: &str, who: Label);
+    fn named(&mut self, call: RecordId, call_id: &str, who: &Peer);
     /// A recording of the call begins, or its file was given up on.
     fn recording(&mut self, call: CallKey, recording: RecordingId, begins: bool);
     /// The call changed as readers see it.
@@ -198,7 +199,7 @@ pub struct Call {
     max_forwards: u8,
     first_ring: Option<Instant>,
     relay: bool,
-    recording: Option<RecordingEntry>,
+    recording: Option<Box<RecordingEntry>>,
     recording_id: Option<RecordingId>,
     end: Option<End>,
     ended_at: Option<Now>,
@@ -273,7 +274,7 @@ struct Connected {
     b: LegKey,
     held: bool,
     /// What both ends had before an offer that is under way, to be put back if it is refused.
-    standing: Option<Standing>,
+    standing: Option<Box<Standing>>,
     /// The caller, who was answered before, is offered the codec of who answered him now.
     recoding: bool,
     /// Who answered by itself hears a tone on this port before the caller hears anything; over by then at the latest.
@@ -333,7 +334,7 @@ pub struct LiveCall {
     /// Which way it goes.
     pub direction: Direction,
     /// `routing`, `waiting` (in a queue), `ringing`, `talking`, `hold`, `paging`.
-    pub state: String,
+    pub state: Cow<'static, str>,
     /// INVITE received.
     pub started_at: Wall,
     /// First answered.
@@ -461,7 +462,7 @@ impl Call {
         let live = LiveCall {
             id: self.id,
             direction: self.direction,
-            state: self.state_name().to_owned(),
+            state: self.state_name().into(),
             started_at: self.journey.started_at(),
             answered_at: self.answered_at(),
             caller: self.caller.number.clone().unwrap_or_else(|| "anonymous".to_owned()),
@@ -617,7 +618,7 @@ impl Call {
 
     fn close_end(&self, cx: &mut Cx<'_>, leg: &mut Leg) {
         if let Some(end) = leg.end.take() {
-            self.give_back(cx, end);
+            self.give_back(cx, *end);
         }
         if leg.occupies {
             leg.occupies = false;

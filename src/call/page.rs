@@ -299,7 +299,7 @@ impl Call {
         let key = legs.insert_with_key(|key| Leg::uac(key, call, number, peer, dial, Some(end), cx));
         let Some(leg) = legs.get_mut(key) else { return };
         leg.occupies = true;
-        cx.switch.named(self.id, leg.call_id(), leg.peer.to_string().into());
+        cx.switch.named(self.id, leg.call_id(), &leg.peer);
         cx.switch.occupy(call, &leg.peer, leg.extension(), true);
         self.alive.push(key);
         leg.invite(cx);

@@ -173,10 +173,11 @@ impl Call {
         }
         let (Some(mine), Some(theirs)) = (from.end.as_mut(), to.end.as_mut()) else {
             // SDP passes untouched.
-            connected.standing = Some(Standing::plain(body.is_none()));
+            connected.standing = Some(Box::new(Standing::plain(body.is_none())));
             return to.offer(cx, body.as_ref());
         };
-        let standing = Standing { offerer_end: mine.standing(), other_end: theirs.standing(), late: body.is_none() };
+        let (offerer_end, other_end) = (mine.standing(), theirs.standing());
+        let standing = Box::new(Standing { offerer_end, other_end, late: body.is_none() });
         let Some(body) = body else {
             connected.standing = Some(standing);
             return to.offer(cx, None);
@@ -467,7 +468,7 @@ impl Call {
         let from = self.journey.stamp(cx.now.mono);
         self.recording_id = Some(id);
         cx.switch.recording(self.key, id, true);
-        self.recording = Some(RecordingEntry {
+        self.recording = Some(Box::new(RecordingEntry {
             id: id.to_string(),
             from,
             until: None,
@@ -475,7 +476,7 @@ impl Call {
             complete: false,
             undecoded: Vec::new(),
             deleted_at: None,
-        });
+        }));
     }
 
     /// The talk is over: `gone` has said so itself, the others are told.

@@ -67,16 +67,20 @@ pub enum Theirs {
         seq: u32,
     },
     /// Answered with 2xx; the ACK has not come.
-    Unacked {
-        /// Its CSeq number.
-        seq: u32,
-        /// The 2xx.
-        answer: Bytes,
-        /// When to send it again, over any transport: the next hop may not be the last.
-        resend: Backoff,
-        /// When to give up.
-        give_up: Instant,
-    },
+    Unacked(Box<Unacked>),
+}
+
+/// A 2xx of ours without ACK.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unacked {
+    /// The INVITE's CSeq number.
+    seq: u32,
+    /// The 2xx.
+    answer: Bytes,
+    /// When to send it again, over any transport: the next hop may not be the last.
+    resend: Backoff,
+    /// When to give up.
+    give_up: Instant,
 }
 
 /// Our INVITE.
@@ -149,11 +153,12 @@ pub enum Act {
     Retry,
 }
 
-/// Our last ACK, to be sent again with each repeated 2xx.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// Our last ACK, to be said again with each repeated 2xx.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Acked {
     seq: u32,
-    ack: Bytes,
+    /// It brought the answer to a late offer.
+    answers: bool,
     until: Instant,
 }
 
@@ -191,7 +196,7 @@ impl Usage {
         match (&self.ours, &self.theirs) {
             (Ours::Waiting { .. } | Ours::Answering { .. }, _) => return Err(glare()),
             (Ours::Idle | Ours::Glare { .. }, Theirs::Pending { .. }) => return Err(again(rng)),
-            (Ours::Idle | Ours::Glare { .. }, Theirs::Idle | Theirs::Unacked { .. }) => self.may_be_offered(rng)?,
+            (Ours::Idle | Ours::Glare { .. }, Theirs::Idle | Theirs::Unacked(_)) => self.may_be_offered(rng)?,
         }
         self.theirs = Theirs::Pending { seq };
         if offer {
@@ -215,10 +220,11 @@ impl Usage {
         let seq = match &self.theirs {
             Theirs::Pending { seq } => *seq,
             // there is nothing to accept
-            Theirs::Idle | Theirs::Unacked { .. } => return Part::Unasked,
+            Theirs::Idle | Theirs::Unacked(_) => return Part::Unasked,
         };
         let resend = Backoff::start(now, timing.t1.min(timing.t2), timing.t2);
-        self.theirs = Theirs::Unacked { seq, answer, resend, give_up: now + timing.timeout() };
+        let give_up = now + timing.timeout();
+        self.theirs = Theirs::Unacked(Box::new(Unacked { seq, answer, resend, give_up }));
         match (self.offer, sdp) {
             (Offer::Received(Carrier::Invite), true) => {
                 self.offer = Offer::Idle;
@@ -248,16 +254,16 @@ impl Usage {
                 self.take_back(Offer::Received(Carrier::Invite));
             }
             // there is nothing to refuse
-            Theirs::Idle | Theirs::Unacked { .. } => {}
+            Theirs::Idle | Theirs::Unacked(_) => {}
         }
     }
 
     /// An ACK of the peer's for its INVITE number `seq`. `None`: one that was not waited for, such as a repeated one. Else what its SDP is; an ACK
     /// that brings nothing though our 2xx had an offer leaves [`Usage::offer`] idle and says `Nothing`.
     pub fn acked(&mut self, seq: u32, sdp: bool) -> Option<Part> {
-        match self.theirs {
-            Theirs::Unacked { seq: waiting, .. } if waiting == seq => {}
-            Theirs::Idle | Theirs::Pending { .. } | Theirs::Unacked { .. } => return None,
+        match &self.theirs {
+            Theirs::Unacked(waiting) if waiting.seq == seq => {}
+            Theirs::Idle | Theirs::Pending { .. } | Theirs::Unacked(_) => return None,
         }
         self.theirs = Theirs::Idle;
         let asked = self.offer == Offer::Sent(Carrier::Success);
@@ -322,18 +328,18 @@ impl Usage {
         })
     }
 
-    /// We send the ACK of a 2xx; kept for 64 T1, to be sent again with each repeated 2xx.
-    pub fn acknowledge(&mut self, now: Instant, timing: Timing, seq: u32, ack: Bytes) {
+    /// We send the ACK of a 2xx, and will say it again for 64 T1 with each repeated 2xx. `answers`: it brings the answer to a late offer.
+    pub fn acknowledge(&mut self, now: Instant, timing: Timing, seq: u32, answers: bool) {
         if (self.ours == Ours::Answering { seq }) {
             self.ours = Ours::Idle;
         }
         self.take_back(Offer::Received(Carrier::Success));
-        self.acked = Some(Acked { seq, ack, until: (now + timing.timeout()).round_up(GRID) });
+        self.acked = Some(Acked { seq, answers, until: (now + timing.timeout()).round_up(GRID) });
     }
 
-    /// A repeated 2xx to our INVITE number `seq`: the ACK to send again.
-    pub fn reack(&self, seq: u32) -> Option<Bytes> {
-        self.acked.as_ref().filter(|acked| acked.seq == seq).map(|acked| acked.ack.clone())
+    /// A repeated 2xx to our INVITE number `seq`: whether the ACK, which is to be said again, brings an answer.
+    pub fn reack(&self, seq: u32) -> Option<bool> {
+        self.acked.filter(|acked| acked.seq == seq).map(|acked| acked.answers)
     }
 
     /// A refusal of our INVITE, or nobody answered it (408). After 491 [`Act::Retry`] will come; else our offer is void and nothing is under way.
@@ -400,7 +406,7 @@ impl Usage {
 
     /// Whether we may send BYE: a callee waits for the ACK of its 2xx, or for giving up on it (RFC 3261 section 15; RFC 5407 3.1.3 says what happens else).
     pub fn may_bye(&self) -> bool {
-        !matches!(self.theirs, Theirs::Unacked { .. })
+        !matches!(self.theirs, Theirs::Unacked(_))
     }
 
     /// The session is over: nothing is repeated and nothing tried again. Repeated 2xx are still acknowledged.
@@ -426,7 +432,7 @@ impl Usage {
     /// When [`Usage::tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let theirs = match &self.theirs {
-            Theirs::Unacked { resend, give_up, .. } => Some(resend.at().min(*give_up)),
+            Theirs::Unacked(waiting) => Some(waiting.resend.at().min(waiting.give_up)),
             Theirs::Idle | Theirs::Pending { .. } => None,
         };
         let ours = match &self.ours {
@@ -440,16 +446,16 @@ impl Usage {
     /// A deadline may have passed.
     pub fn tick(&mut self, now: Instant, acts: &mut Vec<Act>) {
         match &mut self.theirs {
-            Theirs::Unacked { give_up, .. } if *give_up <= now => {
+            Theirs::Unacked(waiting) if waiting.give_up <= now => {
                 self.theirs = Theirs::Idle;
                 self.take_back(Offer::Sent(Carrier::Success));
                 acts.push(Act::NoAck);
             }
-            Theirs::Unacked { answer, resend, .. } if resend.at() <= now => {
-                *resend = resend.next(now);
-                acts.push(Act::Resend(answer.clone()));
+            Theirs::Unacked(waiting) if waiting.resend.at() <= now => {
+                waiting.resend = waiting.resend.next(now);
+                acts.push(Act::Resend(waiting.answer.clone()));
             }
-            Theirs::Unacked { .. } | Theirs::Idle | Theirs::Pending { .. } => {}
+            Theirs::Unacked(_) | Theirs::Idle | Theirs::Pending { .. } => {}
         }
         match self.ours {
             Ours::Glare { until } if until <= now && self.can_retry() => {
@@ -586,7 +592,7 @@ mod tests {
         assert_eq!(usage.accepted(1, true), Some(Part::Offer));
         assert!(!usage.may_invite());
         assert_eq!(status(usage.invited(9, true, &mut rng())), 491, "our answer is still to come");
-        usage.acknowledge(ms(0), TIMING, 1, bytes("ACK"));
+        usage.acknowledge(ms(0), TIMING, 1, false);
         assert!(usage.may_invite());
     }
 
@@ -595,12 +601,12 @@ mod tests {
         let mut usage = Usage::uac(7, true);
         assert_eq!(usage.progress(true), Part::Preview);
         assert_eq!(usage.accepted(7, true), Some(Part::Answer));
-        usage.acknowledge(ms(10), TIMING, 7, bytes("ACK 7"));
+        usage.acknowledge(ms(10), TIMING, 7, true);
         assert_eq!(usage.accepted(7, true), None);
-        assert_eq!(usage.reack(7), Some(bytes("ACK 7")));
+        assert_eq!(usage.reack(7), Some(true));
         assert_eq!(usage.reack(6), None);
         usage.end();
-        assert_eq!(usage.reack(7), Some(bytes("ACK 7")), "also after BYE");
+        assert_eq!(usage.reack(7), Some(true), "also after BYE");
         assert_eq!(usage.deadline(), Some(ms(32_250)));
         assert!(run(&mut usage, 40_000).is_empty());
         assert_eq!(usage.reack(7), None);
@@ -780,7 +786,7 @@ mod tests {
                     2 => usage.refuse(),
                     3 => settled += usize::from(usage.acked(seq, sdp).is_some()),
                     4 if usage.may_invite() => usage.inviting(seq, sdp),
-                    5 => drop(usage.accepted(seq, sdp).map(|_| usage.acknowledge(ms(now), TIMING, seq, bytes("ACK")))),
+                    5 => drop(usage.accepted(seq, sdp).map(|_| usage.acknowledge(ms(now), TIMING, seq, sdp))),
                     6 => usage.refused(ms(now), if sdp { 491 } else { 488 }, &mut rng),
                     7 => drop(usage.updated(seq, sdp, &mut rng)),
                     8 => usage.update_answered(),

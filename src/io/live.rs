@@ -14,7 +14,8 @@ pub struct Live(Arc<Tables>);
 
 #[derive(Default, Debug)]
 struct Tables {
-    calls: DashMap<RecordId, LiveCall>,
+    /// Boxed: a table has room for twice as many as there are.
+    calls: DashMap<RecordId, Box<LiveCall>>,
     /// By address of record and contact.
     phones: DashMap<(String, String), PhoneView>,
     trunks: DashMap<String, TrunkView>,
@@ -25,7 +26,7 @@ impl Live {
     pub fn apply(&self, notice: Notice) {
         let tables = &self.0;
         match notice {
-            Notice::Call(call) => drop(tables.calls.insert(call.id, *call)),
+            Notice::Call(call) => drop(tables.calls.insert(call.id, call)),
             Notice::Ended(id) => drop(tables.calls.remove(&id)),
             Notice::Phone(phone) => {
                 tables.phones.insert((phone.extension.clone(), phone.contact.clone()), *phone);
@@ -39,14 +40,14 @@ impl Live {
 
     /// Calls in progress, oldest first.
     pub fn calls(&self) -> Vec<LiveCall> {
-        let mut calls: Vec<LiveCall> = self.0.calls.iter().map(|c| c.clone()).collect();
+        let mut calls: Vec<LiveCall> = self.0.calls.iter().map(|c| (**c).clone()).collect();
         calls.sort_by_key(|c| (c.started_at, c.id));
         calls
     }
 
     /// One call in progress.
     pub fn call(&self, id: RecordId) -> Option<LiveCall> {
-        self.0.calls.get(&id).map(|c| c.clone())
+        self.0.calls.get(&id).map(|c| (**c).clone())
     }
 
     /// Registered phones by extension.

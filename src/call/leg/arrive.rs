@@ -151,10 +151,11 @@ impl Leg {
             State::Ending(again) if msg.method() == Method::Bye && msg.status() >= 200 => {
                 let again = again.take().and_then(|ending| Some((ending.dialog, ending.reason, ending.credentials?)));
                 match (again, Challenge::choose(msg)) {
-                    (Some((mut dialog, reason, (user, password))), Some((name, challenge))) => {
+                    (Some((mut dialog, reason, credentials)), Some((name, challenge))) => {
+                        let (user, password) = &*credentials;
                         let cnonce = format!("{:016x}", cx.rng.bits());
                         let uri = dialog.target.clone();
-                        let value = digest::answer(&challenge, &user, &password.0, "BYE", &uri, &cnonce, 1, &[]);
+                        let value = digest::answer(&challenge, user, &password.0, "BYE", &uri, &cnonce, 1, &[]);
                         self.say_bye(cx, &mut dialog, reason.as_deref(), Some((name, value)));
                         None
                     }
@@ -310,9 +311,10 @@ impl Leg {
             // The 2xx of the first INVITE again, or that of another branch of a fork beyond us (RFC 3261 13.2.2.4).
             if msg.to_tag() != Some(&*up.dialog.remote_tag) {
                 self.end_stray(cx, msg);
-            } else if let Some(bytes) = up.usage.reack(seq) {
+            } else if let Some(answers) = up.usage.reack(seq) {
                 let flow = next(cx, &up.dialog, &self.peer, self.flow);
-                cx.said.push(Output::Send { flow, bytes });
+                let told = self.end.as_ref().and_then(|e| e.last_told()).or(self.told.as_ref());
+                up.say_ack(cx, flow, seq, told.filter(|_| answers));
             }
             return None;
         }

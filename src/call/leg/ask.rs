@@ -43,7 +43,7 @@ impl Leg {
     pub fn ask(&mut self, cx: &mut Cx<'_>, asked: Asked) -> bool {
         let State::Up(up) = &mut self.state else { return false };
         match up.offering {
-            Some(_) => up.to_ask = Some(ToAsk { asked, until: pass_until(cx) }),
+            Some(_) => up.to_ask = Some(Box::new(ToAsk { asked, until: pass_until(cx) })),
             None => self.send_asked(cx, &asked),
         }
         self.rearm(cx);
@@ -54,9 +54,9 @@ impl Leg {
     pub(super) fn ask_due(&mut self, cx: &mut Cx<'_>) {
         if let State::Up(up) = &mut self.state
             && up.offering.is_none()
-            && let Some(ToAsk { asked, .. }) = up.to_ask.take()
+            && let Some(waiting) = up.to_ask.take()
         {
-            self.send_asked(cx, &asked);
+            self.send_asked(cx, &waiting.asked);
         }
     }
 

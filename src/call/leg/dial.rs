@@ -85,7 +85,7 @@ pub struct Dial {
     pub(super) refreshes: bool,
 }
 
-pub(super) type Credentials = (Label, Secret);
+pub(super) type Credentials = Box<(Label, Secret)>;
 
 impl Dial {
     /// For a place on a way. `impatient`: silence for [`SILENT_TRUNK`] is an answer.
@@ -138,7 +138,7 @@ impl Dial {
                     let by = diverted.by.written(format, directory.node.country);
                     identity.extend(diverted.headers(&format!("sip:{by}@{domain}"), &place.uri));
                 }
-                let credentials = trunk.and_then(|t| Some((t.username.clone()?, t.password.clone()?)));
+                let credentials = trunk.and_then(|t| Some(Box::new((t.username.clone()?, t.password.clone()?))));
                 let to = format!("<{}>", place.uri);
                 let (wish, refreshes) = (Wish::default(), false);
                 Dial { place, from, to, identity, max_forwards, body, credentials, impatient, wish, refreshes }

@@ -45,7 +45,7 @@ impl Leg {
         let mut w = Writer::answer(request, self.flow.remote, 200, "OK", Some(&tag));
         w.copy(request, Name::RecordRoute).contact(&self.flow);
         w.header(Name::Allow, ALLOW).header(Name::Supported, "timer");
-        let timer = write_timer(&mut w, invited.timer, cx.now.mono);
+        let timer = write_timer(&mut w, asked_timer(request), cx.now.mono);
         let update = allows_update(request);
         let last = self.end.as_ref().and_then(|e| e.last_told());
         let body = body.or(last).cloned();
@@ -196,7 +196,7 @@ impl Leg {
         let timer = calling.timer.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
         let mut up = Up::new(dialog, usage, timer, allows_update(msg), calling.dial.credentials.take());
         up.interval = calling.timer;
-        up.proof = calling.authorization.take();
+        up.proof = calling.authorization.take().map(Box::new);
         up.owed = Some(calling.seq);
         up.early = std::mem::take(&mut calling.early);
         up.variants = std::mem::take(&mut calling.variants);
@@ -260,7 +260,7 @@ impl Calling {
         match msg.status() {
             401 | 407 => {
                 let (Some((user, password)), Some((name, challenge))) =
-                    (&self.dial.credentials, Challenge::choose(msg))
+                    (self.dial.credentials.as_deref(), Challenge::choose(msg))
                 else {
                     return false;
                 };
@@ -286,16 +286,19 @@ impl Calling {
 
 impl Up {
     pub(super) fn acknowledge(&mut self, cx: &mut Cx<'_>, flow: Flow, seq: u32, body: Option<&Bytes>) {
+        self.usage.acknowledge(cx.now.mono, cx.timing, seq, body.is_some());
+        self.say_ack(cx, flow, seq, body);
+    }
+
+    pub(super) fn say_ack(&self, cx: &mut Cx<'_>, flow: Flow, seq: u32, body: Option<&Bytes>) {
         // The ACK of a 2xx is no transaction, but its branch must be new all the same.
         let (unused, branch) = cx.tx.branch();
         let mut w = self.dialog.ack(seq, &branch);
-        if let Some((name, value)) = &self.proof {
+        if let Some((name, value)) = self.proof.as_deref() {
             w.header(*name, value);
         }
-        let bytes = finish(w, body);
         cx.tx.release(unused);
-        self.usage.acknowledge(cx.now.mono, cx.timing, seq, bytes.clone());
-        cx.said.push(Output::Send { flow, bytes });
+        cx.said.push(Output::Send { flow, bytes: finish(w, body) });
     }
 }
 

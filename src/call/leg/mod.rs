@@ -161,8 +161,8 @@ pub struct Leg {
     pub number: u32,
     /// Who is there.
     pub peer: Peer,
-    /// Its streams.
-    pub end: Option<End>,
+    /// Its streams. Boxed, like much else that most legs never need: thousands of legs stand for hours.
+    pub end: Option<Box<End>>,
     /// The extension whose mobile it is, or the number of an agent who has none.
     pub owner: Option<Label>,
     /// It counts as one of the peer's calls.
@@ -194,7 +194,6 @@ struct Invited {
     invite: ServerKey,
     remote_tag: Box<str>,
     offer: Option<Bytes>,
-    timer: refresh::Asked,
 }
 
 #[derive(Debug)]
@@ -221,15 +220,15 @@ struct Up {
     update: bool,
     credentials: Option<Credentials>,
     /// What our last INVITE proved itself with: its ACK says the same (RFC 3261 13.2.2.4).
-    proof: Option<(Name, String)>,
+    proof: Option<Box<(Name, String)>>,
     /// A re-INVITE or UPDATE of ours.
-    offering: Option<Offering>,
+    offering: Option<Box<Offering>>,
     /// The peer's re-INVITE or UPDATE.
-    offered: Option<Offered>,
+    offered: Option<Box<Offered>>,
     asking: Option<ClientKey>,
     /// What is to be asked once our re-INVITE or UPDATE has its final answer: it must not overtake one that is lost and sent
     /// again, which would then come out of order (RFC 3261 12.2.2).
-    to_ask: Option<ToAsk>,
+    to_ask: Option<Box<ToAsk>>,
     /// What passes to the other side, in order; the first is there.
     asked: VecDeque<Waiting>,
     /// What our requests say of the session's interval; a 422 raises it for the rest of the dialog (RFC 4028 7.4).
@@ -279,7 +278,7 @@ impl Leg {
     ) -> Leg {
         let offer = sdp(msg);
         let remote_tag = msg.from_tag().unwrap_or_default().into();
-        let state = State::Invited(Invited { invite, remote_tag, offer, timer: asked_timer(msg) });
+        let state = State::Invited(Invited { invite, remote_tag, offer });
         Leg {
             key,
             call,
@@ -326,7 +325,7 @@ impl Leg {
             call,
             number,
             peer,
-            end,
+            end: end.map(Box::new),
             owner: None,
             occupies: false,
             flow: calling.dial.place.flow,

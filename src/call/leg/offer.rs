@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::bridge::End;
 use super::super::{Cx, LegKey, Owner};
 use super::{
     ALLOW, Event, Leg, Offered, Offering, State, USER_AGENT, Up, asked_timer, finish, next, pass_until, refuse, sdp,
@@ -45,7 +44,8 @@ impl Leg {
     /// Answers the peer's re-INVITE or UPDATE.
     pub fn answer_offered(&mut self, cx: &mut Cx<'_>, status: u16, words: &str, body: Option<&Bytes>) {
         let State::Up(up) = &mut self.state else { return };
-        let Some(Offered { key, method, timer, until: _ }) = up.offered.take() else { return };
+        let Some(offered) = up.offered.take() else { return };
+        let Offered { key, method, timer, until: _ } = *offered;
         let Some(request) = cx.tx.request_of(key) else { return };
         let mut w = Writer::answer(request, self.flow.remote, status, words, None);
         let accepted = (200..300).contains(&status);
@@ -72,7 +72,7 @@ impl Leg {
 
     /// Says again what stands, because the peer has agreed to something that was taken back.
     pub fn restate(&mut self, cx: &mut Cx<'_>) {
-        let Some(body) = self.end.as_mut().and_then(End::restated) else { return };
+        let Some(body) = self.end.as_mut().and_then(|end| end.restated()) else { return };
         self.renegotiate(cx, Method::Invite, Some(body), true, None);
         self.rearm(cx);
     }
@@ -112,13 +112,14 @@ impl Leg {
             up.interval = raised;
             self.renegotiate(cx, offering.method, offering.body, offering.refresh, None);
             return None;
-        } else if let (401 | 407, false, Some((user, password)), Some((name, challenge))) =
+        } else if let (401 | 407, false, Some(credentials), Some((name, challenge))) =
             (status, offering.challenged, up.credentials.clone(), Challenge::choose(msg))
         {
+            let (user, password) = &*credentials;
             let uri = up.dialog.target.clone();
             let cnonce = format!("{:016x}", cx.rng.bits());
             let method = offering.method.as_str();
-            let value = digest::answer(&challenge, &user, &password.0, method, &uri, &cnonce, 1, &[]);
+            let value = digest::answer(&challenge, user, &password.0, method, &uri, &cnonce, 1, &[]);
             self.renegotiate(cx, offering.method, offering.body, offering.refresh, Some((name, value)));
             return None;
         }
@@ -186,7 +187,7 @@ impl Leg {
             w.header(*name, value);
         }
         if method == Method::Invite {
-            up.proof = authorization;
+            up.proof = authorization.map(Box::new);
         }
         w.header(Name::UserAgent, USER_AGENT);
         let bytes = finish(w, body.as_ref());
@@ -196,7 +197,7 @@ impl Leg {
         }
         let until = (method == Method::Invite).then(|| cx.now.mono + MAX_OFFERING);
         let seq = up.dialog.local_seq;
-        up.offering = Some(Offering { key, method, refresh, body, challenged, seq, until });
+        up.offering = Some(Box::new(Offering { key, method, refresh, body, challenged, seq, until }));
         let flow = next(cx, &up.dialog, &self.peer, self.flow);
         cx.tx.request(cx.now.mono, key, flow, bytes, method, Owner::Leg(self.key), cx.said);
     }
@@ -246,7 +247,7 @@ impl Up {
         }
         cx.tx.set_user(key, Owner::Leg(leg));
         let until = (msg.method() == Method::Update).then(|| pass_until(cx));
-        self.offered = Some(Offered { key, method: msg.method(), timer, until });
+        self.offered = Some(Box::new(Offered { key, method: msg.method(), timer, until }));
         Some(Event::Offered { body })
     }
 }

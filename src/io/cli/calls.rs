@@ -17,7 +17,7 @@ pub fn run(office: &Office, json: bool) -> Result<(), Fail> {
         [
             office.time(call.started_at, "%H:%M:%S"),
             output::word(call.direction),
-            call.state.clone(),
+            call.state.to_string(),
             call.caller.clone(),
             call.called.clone(),
             if call.with.is_empty() { "-".to_owned() } else { call.with.join(", ") },
