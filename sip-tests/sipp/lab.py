@@ -284,15 +284,15 @@ def digest(challenge, user, password, method, uri, algorithm=None):
     return f'Digest username="{user}", realm="{parts["realm"]}", nonce="{parts["nonce"]}", uri="{uri}", algorithm={name}, response="{response}"{extra}{opaque}'
 
 
-def register(server, user, password, port, expires=3600, algorithm="MD5", source=None):
-    """Registers sip:user@127.0.0.1:port from that very port, which must be free; returns the last response."""
+def register(server, user, password, port, expires=3600, algorithm="MD5", source=None, agent=None):
+    """Registers sip:user@127.0.0.1:port from that very port, which must be free, as a phone that calls itself `agent`; returns the last response."""
     uri = f"sip:{server[0]}:{server[1]}"
     aor = f"sip:{user}@{server[0]}:{server[1]}"
     call_id, tag = token(16), token()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", source or port))
         def once(cseq, extra=()):
-            headers = [f"Contact: <sip:{user}@127.0.0.1:{port}>;expires={expires}", f"Expires: {expires}"] + list(extra)
+            headers = [f"Contact: <sip:{user}@127.0.0.1:{port}>;expires={expires}", f"Expires: {expires}"] + ([f"User-Agent: {agent}"] if agent else []) + list(extra)
             message = request("REGISTER", uri, sock.getsockname(), user, aor, headers, call_id=call_id, cseq=cseq, tag=tag, contact=False)
             message = re.sub(rb"From: <[^>]*>", b"From: <" + aor.encode() + b">", message)
             return ask(sock, server, message, tries=3)

@@ -151,11 +151,11 @@ class Office:
     def target(self):
         return self.server.address
 
-    def phone(self, number):
-        """The port of a registered phone, registered when first asked for."""
+    def phone(self, number, agent=None):
+        """The port of a registered phone that calls itself `agent`, registered when first asked for."""
         if number not in self.phones:
             port = lab.free_port(pair=True)
-            answer = lab.register(self.target, number, f"lab-password-{number}", port)
+            answer = lab.register(self.target, number, f"lab-password-{number}", port, agent=agent)
             check(lab.status(answer or b"") == 200, f"{number} could not register: {answer!r}")
             self.phones[number] = port
         return self.phones[number]
@@ -188,8 +188,7 @@ def play(caller, callee, target, caller_port=None, callee_port=None, timeout=15,
     place = place or lab.scratch()
     uas = None
     if callee:
-        uas = lab.Sipp(callee, callee_port, None, None, place, ["-m", count, "-mi", "127.0.0.1", *callee_extra])
-        time.sleep(0.15)
+        uas = lab.Sipp(callee, callee_port, None, None, place, ["-m", count, "-mi", "127.0.0.1", *callee_extra]).listening()
     uac = lab.Sipp(caller, caller_port or lab.free_port(), target, None, place,
                    ["-m", count, "-s", number, "-mi", "127.0.0.1", "-timeout", f"{timeout}s", *caller_extra])
     ended = uac.wait(timeout + 2)
@@ -272,6 +271,10 @@ class Baresip:
         check(len(files) == 1, f"{len(files)} files of what was heard")
         (samples, *_), rate = channels(files[0])
         return samples, rate
+
+    def heard_for(self):
+        """Seconds of what it has heard so far, silence too: the file grows as sound comes."""
+        return sum(max(0, os.path.getsize(f) - 44) for f in glob.glob(os.path.join(self.heard, "*-dec.wav"))) / 16000
 
     def check_heard(self, tone, at_least):
         samples, rate = self.sound()

@@ -210,7 +210,8 @@ def a_mobile_presses_1_by_rfc_4733(office_of):
     office = office_of(ural=mobile)
     caller = Sipp("uac", lab.free_port(), office.target, None, office.place, ["-m", 1, "-s", "+73433000002", "-mi", "127.0.0.1", "-d", 300])
     eventually(lambda: mobile.says("Call established"), 3, lambda: f"the mobile was not reached: {mobile.words()}")
-    time.sleep(1.2)
+    # Our prompt, "press 1", is heard from the beginning to the end, and once more.
+    eventually(lambda: mobile.heard_for() > 2, 8, lambda: f"the mobile heard {mobile.heard_for():.2f} s")
     check(caller.child.poll() is None and not office.records(), "the call went on without a key")
     mobile.press("1")
     ends(caller, "the caller")

@@ -1008,6 +1008,7 @@ fn read_act(w: &[&str]) -> Result<Act, String> {
                     "session" => invite.session = Some(arg()?.to_owned()),
                     "hops" => invite.hops = Some(arg()?.parse().map_err(|_| "how many hops?")?),
                     "header" => invite.headers.push(header(arg()?)?),
+                    "fax" => invite.extra = "m=image 4900 udptl t38\r\na=T38FaxVersion:0\r\n".into(),
                     "video" => invite.extra = "m=video 4900 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n".into(),
                     "screen" => invite.extra = "m=application 4900 TCP/BFCP *\r\n".into(),
                     other => return Err(format!("what is {other}?")),

@@ -268,6 +268,8 @@ fn draw_office(rng: &mut Rng) -> Vec<(String, String)> {
                     "queue:sales",
                     "extension:123@6s,extension:124+2s,number:+79120000202+1s!",
                     "play:closed.wav",
+                    "play:closed.wav!,extension:122@8s,queue:service",
+                    "play:closed.wav!,extension:123@6s,number:+79120000777+1s",
                     "number:+79120000202@10s!,queue:service",
                 ],
             ),

@@ -825,6 +825,14 @@ impl Phone {
         let Some(tx) = self.servers.iter().find(|t| t.call == Some(index) && t.method == "INVITE").map(|t| t.id) else {
             return;
         };
+        // Whoever has refused the offer has nothing more to say.
+        if self.calls[index].result == Some(488) {
+            return;
+        }
+        let answers = how.code == 183 || (200..300).contains(&how.code) || how.sdp;
+        if answers && Sdp::read(&invite.body).is_ok_and(|offer| !self.speaks(&offer)) {
+            return self.respond(now, index, &Respond { code: 488, tag: how.tag.clone(), ..Respond::default() });
+        }
         let tag = how.tag.clone().unwrap_or_else(|| format!("{}-{index}", self.id.name));
         let words = how.phrase.clone().unwrap_or_else(|| phrase(how.code).to_owned());
         let tag_in = (how.code > 100).then_some(tag.as_str());
@@ -836,7 +844,7 @@ impl Phone {
             msg = msg.with("Contact", self.contact()).with("Allow", ALLOW);
             self.uas_dialog(index, &tag, &invite);
         }
-        if how.code == 183 || (200..300).contains(&how.code) || how.sdp {
+        if answers {
             let body = match Sdp::read(&invite.body) {
                 Ok(offer) => {
                     self.take(now, index, &offer, false);
@@ -952,6 +960,10 @@ impl Phone {
         let unacked = self.servers.iter().any(|t| t.call == Some(index) && t.is_unacked() && t.id != tx);
         if (glare || unacked) && (msg.method() == "INVITE" || !msg.body.is_empty()) {
             self.reply(now, tx, Msg::response(msg, 491, phrase(491), None));
+            return;
+        }
+        if Sdp::read(&msg.body).is_ok_and(|offer| !self.speaks(&offer)) {
+            self.reply(now, tx, Msg::response(msg, 488, phrase(488), None));
             return;
         }
         let seconds = |value: &str| value.split(';').next().and_then(|s| s.trim().parse::<u32>().ok());
@@ -1366,6 +1378,13 @@ impl Phone {
         if self.calls[index].stage == Stage::Up {
             self.calls[index].voice.turn_on(now);
         }
+    }
+
+    /// Whether an offer's audio has a codec that we speak; one without audio asks for nothing that we could not do.
+    fn speaks(&self, offer: &Sdp) -> bool {
+        let ours = |name: &str| self.habit.formats.iter().any(|(_, n)| n.eq_ignore_ascii_case(name));
+        let codec = |name: &str| !name.starts_with("telephone-event") && ours(name);
+        offer.audio().is_none_or(|audio| audio.formats.iter().any(|f| codec(&audio.name(f))))
     }
 
     /// RFC 3264 section 6.
