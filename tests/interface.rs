@@ -29,9 +29,9 @@ fn every_promise_names_tests_that_are_there() {
                     read(file).split("#[test]").skip(1).any(|code| code.contains(&function))
                 }),
                 ("mistake", code) => read("src/io/config/tests.rs").contains(&format!("\"{code}\"")),
-                ("sipp", name) => ["run", "routes.py", "pages.py"].iter().any(|file| {
-                    read(&format!("sip-tests/sipp/{file}")).contains(&format!("\ndef {name}("))
-                }),
+                ("sipp", name) => ["run", "routes.py", "pages.py"]
+                    .iter()
+                    .any(|file| read(&format!("sip-tests/sipp/{file}")).contains(&format!("\ndef {name}("))),
                 _ => false,
             };
             if !there {
