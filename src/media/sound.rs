@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
@@ -118,8 +118,17 @@ pub struct Library {
 }
 
 impl Library {
-    /// The sounds of our own making.
+    /// The sounds of our own making, encoded once for all configurations.
     pub fn own(language: Language) -> Library {
+        static ENGLISH: LazyLock<Library> = LazyLock::new(|| Library::made(Language::English));
+        static RUSSIAN: LazyLock<Library> = LazyLock::new(|| Library::made(Language::Russian));
+        match language {
+            Language::English => ENGLISH.clone(),
+            Language::Russian => RUSSIAN.clone(),
+        }
+    }
+
+    fn made(language: Language) -> Library {
         let mut library = Library::default();
         for (name, file) in spoken(language) {
             let sound = Sound::of_wav(file).expect("we made this file, and a test reads it");
