@@ -103,11 +103,12 @@ _taken = set()
 
 
 def free_port(pair=False, family=socket.AF_INET):
-    """A port that is free for UDP and TCP on loopback (with `pair`, an even one whose successor is free too)."""
+    """A port that is free for UDP and TCP on loopback (with `pair`, an even one with three free ones behind it: SIPp takes the next pair for
+    video)."""
     host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
     for _ in range(1000):
         port = random.randrange(*PORT_RANGE)
-        wanted = [port & ~1, port | 1] if pair else [port]
+        wanted = [*range(port & ~3, (port | 3) + 1)] if pair else [port]
         if any(p in _taken for p in wanted):
             continue
         try:
