@@ -1,5 +1,6 @@
 //! From a question to a plan: the first route whose `when` holds, or what a phone dialled.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use jiff::tz::TimeZone;
@@ -101,42 +102,43 @@ fn holds<'a>(
     if !when.trunk.is_empty() && !ends.trunk.is_some_and(|trunk| when.trunk.contains(trunk)) {
         return Err(Missed::Line);
     }
-    let not = |because: fmt::Arguments<'_>| {
-        Missed::Because(if told { said(format_args!("not taken: {because}")) } else { String::new() })
-    };
+    // Joined, not formatted, where the words are there: this is said of most routes of every call.
+    let not = |because: &dyn Fn() -> String| Missed::Because(if told { because() } else { String::new() });
     if let Some(wanted) = when.anonymous
         && wanted != ends.anonymous
     {
         let does = if wanted { "shows the number" } else { "withholds the number" };
-        return Err(not(format_args!("the caller {does}")));
+        return Err(not(&|| ["not taken: the caller ", does].concat()));
     }
     if !when.category.is_empty() && !when.category.iter().any(|c| **c == *ends.category) {
-        return Err(not(format_args!("the caller's category is {}, not {}", ends.category, Listed(&when.category))));
+        let words =
+            || ["not taken: the caller's category is ", ends.category, ", not ", &listed(&when.category)].concat();
+        return Err(not(&words));
     }
     if !when.caller.is_empty() && !ends.caller.is_some_and(|n| when.caller.iter().any(|p| p.fits(n))) {
         let wanted = Listed(&when.caller);
-        return Err(match ends.caller {
-            Some(caller) => not(format_args!("the caller's number {caller} is not {wanted}")),
-            None => not(format_args!("the caller has no number that could be {wanted}")),
-        });
+        return Err(not(&|| match ends.caller {
+            Some(caller) => said(format_args!("not taken: the caller's number {caller} is not {wanted}")),
+            None => said(format_args!("not taken: the caller has no number that could be {wanted}")),
+        }));
     }
     if !when.region.is_empty() && ends.region_among(&when.region).is_none() {
         let own: SmallVec<[Region; 4]> = ends.regions().collect();
         let wanted = Listed(&when.region);
-        return Err(match own.is_empty() {
-            true => not(format_args!("the caller's region is not known, not {wanted}")),
-            false => not(format_args!("the caller's region is {}, not {wanted}", Listed(&own))),
-        });
+        return Err(not(&|| match own.is_empty() {
+            true => said(format_args!("not taken: the caller's region is not known, not {wanted}")),
+            false => said(format_args!("not taken: the caller's region is {}, not {wanted}", Listed(&own))),
+        }));
     }
     if !when.tag.is_empty() && tag(route, ends).is_none() {
-        return Err(not(format_args!("the caller is not tagged {}", Listed(&when.tag))));
+        return Err(not(&|| ["not taken: the caller is not tagged ", &listed(&when.tag)].concat()));
     }
     let mut hours = None;
     if let Some(name) = &when.calendar {
         match clock.says(name) {
             Some((is, because)) if when.is.contains(&is) => hours = Some(format!("calendar {name}: {because}")),
-            Some((_, because)) => return Err(not(format_args!("calendar {name}: {because}"))),
-            None => return Err(not(format_args!("there is no calendar {name}"))),
+            Some((_, because)) => return Err(not(&|| ["not taken: calendar ", name, ": ", because].concat())),
+            None => return Err(not(&|| ["not taken: there is no calendar ", name].concat())),
         }
     }
     Ok(taken(route, ends, number, hours))
@@ -197,6 +199,14 @@ impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
             }
         }
         if self.0.is_empty() { f.write_str("nothing") } else { Ok(()) }
+    }
+}
+
+/// The same of names; one alone as it stands.
+fn listed(list: &[Label]) -> Cow<'_, str> {
+    match list {
+        [one] => Cow::Borrowed(one),
+        list => Cow::Owned(Listed(list).to_string()),
     }
 }
 
