@@ -14,7 +14,7 @@ use crate::directory::{Hook, Label};
 use crate::media;
 use crate::policy::hook::Question;
 use crate::registrar::Binding;
-pub use crate::registrar::LoginFailed;
+pub use crate::registrar::{LoginFailed, Trouble};
 use crate::sip::transport::{Flow, Transport};
 
 /// What to do.
@@ -142,6 +142,12 @@ pub struct PhoneView {
     pub user_agent: Option<String>,
     /// When the binding ends unless refreshed.
     pub expires_at: Wall,
+    /// Why calls may not reach it although it is registered; none where nothing is known against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+    /// Until when that counts, unless it registers again; none: until it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble_until: Option<Wall>,
 }
 
 /// A trunk, as readers see it.

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use slotmap::{Key, SlotMap};
 
-pub use action::{Action, LiveCall, LoginFailed, NotTaken, Notice, PhoneView, Save, TrunkView};
+pub use action::{Action, LiveCall, LoginFailed, NotTaken, Notice, PhoneView, Save, Trouble, TrunkView};
 pub use event::{Ask, CommandId, Event, QueryId, Resolved};
 pub use node::Locals;
 pub use sticky::{MAX_STICKY, Met};
@@ -251,7 +251,8 @@ impl B2bua {
             Event::Received { flow, bytes } => self.received(flow, bytes),
             Event::Tick => self.tick(),
             Event::FlowLost { flow } => {
-                self.node.registrar.flow_lost(now, &flow);
+                let lost = self.node.registrar.flow_lost(now, &flow);
+                lost.iter().for_each(|binding| self.node.phone_changed(binding));
                 if flow.transport.reliable() {
                     self.legs.values_mut().filter(|leg| leg.flow() == flow).for_each(Leg::disconnected);
                 }

@@ -91,7 +91,7 @@ impl Node {
         for change in changes {
             match change {
                 Change::Added(binding) | Change::Refreshed(binding) => {
-                    self.out.push_back(Action::Notify(Notice::Phone(Box::new(self.phone(&binding)))));
+                    self.phone_changed(&binding);
                     self.out.push_back(Action::Save(Save::Binding(Box::new(binding))));
                 }
                 Change::Removed { aor, contact } => {
@@ -103,7 +103,13 @@ impl Node {
         }
     }
 
+    /// Tells readers what is known of a phone now.
+    pub(super) fn phone_changed(&mut self, binding: &Binding) {
+        self.out.push_back(Action::Notify(Notice::Phone(Box::new(self.phone(binding)))));
+    }
+
     fn phone(&self, binding: &Binding) -> PhoneView {
+        let trouble = self.registrar.trouble(binding, self.now);
         let name = self.directory.extension(&binding.aor).map_or(String::new(), |e| e.name.to_string());
         PhoneView {
             extension: binding.aor.clone(),
@@ -113,6 +119,8 @@ impl Node {
             source: binding.flow.remote.to_string(),
             user_agent: binding.user_agent.clone(),
             expires_at: binding.expires_at,
+            trouble: trouble.map(|(trouble, _)| trouble),
+            trouble_until: trouble.and_then(|(_, until)| until),
         }
     }
 }
@@ -120,6 +128,10 @@ impl Node {
 impl Live for Node {
     fn bindings(&self, extension: &str) -> usize {
         self.registrar.bindings(extension, self.now).count()
+    }
+
+    fn registered(&self, extension: &str) -> bool {
+        self.registrar.registered(extension, self.now).next().is_some()
     }
 
     fn calls(&self, extension: &str) -> u32 {

@@ -124,11 +124,16 @@ impl Calendar {
         let minute = time.hour() as u16 * 60 + time.minute() as u16;
         let mut because = String::with_capacity(96);
         let zone = zone.iana_name().unwrap_or("local time");
+        let today = self.day(date);
+        let unknown = today.of == Of::Week && self.lacks(date.year());
         let mut say = |words: fmt::Arguments<'_>| {
             let head = format_args!("{} {:02}:{:02} in {zone}: ", short(date.weekday()), time.hour(), time.minute());
             because.write_fmt(format_args!("{head}{words}")).expect("a String takes everything");
+            if unknown {
+                let tail = format_args!("; no production calendar of {} is known", date.year());
+                because.write_fmt(tail).expect("a String takes everything");
+            }
         };
-        let today = self.day(date);
         if today.spans.iter().any(|s| (s.from..s.until).contains(&minute)) {
             say(format_args!("open ({today})"));
             return (Hours::Open, because);
@@ -164,8 +169,13 @@ impl Calendar {
     pub fn missing(&self, today: Date) -> Option<i16> {
         let year = today.year();
         let wanted = [Some(year), (today.month() >= 11).then_some(year + 1)];
-        let lacks = |year: &i16| !self.imported.iter().chain(&self.years).any(|y| y.year == *year);
-        wanted.into_iter().flatten().find(lacks).filter(|_| self.follows)
+        wanted.into_iter().flatten().find(|year| self.lacks(*year)).filter(|_| self.follows)
+    }
+
+    /// Whether production calendars decide, and there is none for this year.
+    fn lacks(&self, year: i16) -> bool {
+        let mut known = self.imported.iter().chain(&self.years).peekable();
+        (self.follows || known.peek().is_some()) && !known.any(|y| y.year == year)
     }
 
     fn day(&self, date: Date) -> Day<'_> {

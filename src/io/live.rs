@@ -82,6 +82,8 @@ mod tests {
                 source: source.into(),
                 user_agent: None,
                 expires_at: Wall::default(),
+                trouble: None,
+                trouble_until: None,
             }))
         };
         let copy = live.clone();

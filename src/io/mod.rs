@@ -12,6 +12,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod api;
+mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -421,17 +422,8 @@ impl Running {
 
     fn reload(&self) {
         systemd(&reloading());
-        match self.handle.reload() {
-            Ok(notes) => {
-                tracing::info!("configuration reloaded");
-                for note in notes {
-                    tracing::warn!("{note}");
-                }
-            }
-            Err(report) => {
-                tracing::error!("configuration refused, the old one stays:\n{}", report.render(false));
-            }
-        }
+        // What came of it is in the log.
+        self.handle.reload().ok();
         systemd(&[sd_notify::NotifyState::Ready]);
     }
 }
@@ -529,8 +521,23 @@ impl Handle {
     }
 
     /// Reads the configuration again and puts it in force; what cannot be changed while running is told. An invalid one is
-    /// refused whole. Blocks: not for an async thread.
+    /// refused whole. The log says what changed, or why nothing did. Blocks: not for an async thread.
     pub fn reload(&self) -> Result<Vec<String>, config::problem::Report> {
+        let old = self.0.directory.load_full();
+        let done = self.read_again();
+        match &done {
+            Ok(notes) => {
+                tracing::info!("configuration reloaded: {}", changes::told(&old, &self.0.directory.load()));
+                notes.iter().for_each(|note| tracing::warn!("{note}"));
+            }
+            Err(report) => {
+                tracing::error!("configuration refused, the old one stays:\n{}", report.render(false));
+            }
+        }
+        done
+    }
+
+    fn read_again(&self) -> Result<Vec<String>, config::problem::Report> {
         let new = Config::load(&self.0.fixed.path)?;
         let mut notes = self.0.fixed.changed(&new);
         // Before the directory that names them.

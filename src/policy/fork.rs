@@ -362,7 +362,11 @@ pub(super) fn reach(
             branches.extend(found.into_iter().map(|b| Branch { owner: owner.clone(), after, confirm, ..b }));
         }
     }
-    if branches.is_empty() { Err(never(480, "not registered")) } else { Ok(branches) }
+    let gone = || match live.registered(number) {
+        true => "registered, but its connection is gone",
+        false => "not registered",
+    };
+    if branches.is_empty() { Err(never(480, gone())) } else { Ok(branches) }
 }
 
 /// An agent who has no extension: an outside number in a queue's `agents`.

@@ -74,8 +74,12 @@ pub enum Ask {
 
 /// What is so at this moment, as far as a decision may ask.
 pub trait Live {
-    /// How many places the extension's phones are registered at.
+    /// At how many places the extension's phones can be called.
     fn bindings(&self, extension: &str) -> usize;
+    /// Whether a phone of the extension is registered, be it one that cannot be called at the moment.
+    fn registered(&self, extension: &str) -> bool {
+        self.bindings(extension) > 0
+    }
     /// In how many calls the extension is, ringing included.
     fn calls(&self, extension: &str) -> u32;
     /// Whether the trunk takes calls.

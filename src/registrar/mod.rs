@@ -133,6 +133,16 @@ enum Reach {
     Closed,
 }
 
+/// Why a phone may not be reached although it is registered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trouble {
+    /// A datagram to it bounced: it is called last.
+    Bounced,
+    /// Its connection is gone: it is not called.
+    Closed,
+}
+
 /// A flow without our own side.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Path(Transport, SocketAddr, u32);
@@ -260,17 +270,33 @@ impl Registrar {
     }
 
     /// A connection is gone, or a datagram bounced. The phone is not called there until it registers again (connection), or is
-    /// called there last until [`BOUNCE`] has passed (datagram); it stays registered.
-    pub fn flow_lost(&mut self, now: Now, flow: &Flow) {
+    /// called there last until [`BOUNCE`] has passed (datagram); it stays registered. The bindings in question.
+    pub fn flow_lost(&mut self, now: Now, flow: &Flow) -> Vec<Binding> {
         let path = Path::from(flow);
         let who = match flow.transport.reliable() {
             true => self.flows.remove(&path),
             false => self.flows.get(&path).cloned(),
         };
         let reach = if flow.transport.reliable() { Reach::Closed } else { Reach::Bounced(now.mono + BOUNCE) };
+        let mut lost = Vec::new();
         for aor in who.into_iter().flatten() {
             let entries = self.aors.get_mut(&aor).map(|a| a.entries.iter_mut()).into_iter().flatten();
-            entries.filter(|e| Path::from(&e.binding.flow) == path).for_each(|e| e.reach = reach);
+            for entry in entries.filter(|e| Path::from(&e.binding.flow) == path) {
+                entry.reach = reach;
+                lost.push(entry.binding.clone());
+            }
+        }
+        lost
+    }
+
+    /// What is known against calling a binding, and until when that counts unless the phone registers again.
+    pub fn trouble(&self, binding: &Binding, now: Now) -> Option<(Trouble, Option<Wall>)> {
+        let entry = self.entries(&binding.aor).iter().find(|e| e.binding.contact == binding.contact)?;
+        match entry.reach {
+            Reach::Open => None,
+            Reach::Bounced(until) if until <= now.mono => None,
+            Reach::Bounced(until) => Some((Trouble::Bounced, Some(now.wall + (until - now.mono)))),
+            Reach::Closed => Some((Trouble::Closed, None)),
         }
     }
 

@@ -322,7 +322,12 @@ fn a_lost_connection_is_not_called_a_bounced_datagram_last_and_both_stay_registe
     desk.registrar.flow_lost(at(10), &tcp);
     // A datagram may get through the next time; a connection only the phone can open.
     assert_eq!(desk.contacts(10), ["sip:121@u"]);
-    assert_eq!(desk.registrar.registered("121", at(10)).count(), 2);
+    let all: Vec<Binding> = desk.registrar.registered("121", at(10)).cloned().collect();
+    let known = |desk: &Desk, n| all.iter().map(|b| desk.registrar.trouble(b, at(n))).collect::<Vec<_>>();
+    let until = at(10).wall + BOUNCE;
+    assert_eq!(known(&desk, 10), [Some((Trouble::Bounced, Some(until))), Some((Trouble::Closed, None))]);
+    assert_eq!(known(&desk, 40), [None, Some((Trouble::Closed, None))]);
+    assert_eq!(all.len(), 2);
     assert_eq!((desk.registrar.by_flow(&tcp), desk.registrar.by_flow(&udp)), (None, Some("121")));
     let again = flow(Transport::Tcp, 1, 4001);
     desk.serve(20, again, &register(3, &["Contact: <sip:121@t>;q=0.1"]));

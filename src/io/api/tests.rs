@@ -46,6 +46,8 @@ impl Control for Fake {
             source: "127.0.0.1:5070".to_owned(),
             user_agent: None,
             expires_at: Wall::default(),
+            trouble: None,
+            trouble_until: None,
         }]
     }
     fn trunks(&self) -> Vec<TrunkView> {

@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::output::{self, word};
 use super::{Fail, Office, complain};
 use crate::b2bua::LiveCall;
-use crate::call::record::{CallRecord, RecordId, RecordingEntry};
+use crate::call::record::{By, CallRecord, Hangup, RecordId, RecordingEntry};
 use crate::io::api::client::ClientError;
 use crate::io::ladder;
 use crate::io::store::{Reader as _, Sqlite};
+use crate::sip::phrase;
 
 /// How instants within a call are shown.
 const CLOCK: &str = "%H:%M:%S%.3f";
@@ -89,9 +90,7 @@ fn past(office: &Office, record: &CallRecord) -> String {
     page.line("time", &format!("{began}{answered}, ended {}", time(record.ended_at)));
     let spent = [("wait", record.wait_ms), ("talk", record.talk_ms), ("hold", record.hold_ms)];
     page.line("spent", &spent.map(|(what, ms)| format!("{what} {}", output::lasted(ms))).join(", "));
-    let sip = record.hangup.sip.map(|s| format!(" {s}")).unwrap_or_default();
-    let reason = record.hangup.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default();
-    page.line("ended by", &format!("{}{sip}{reason}", word(record.hangup.by)));
+    page.line("ended", &ended(&record.hangup));
     page.line("note", record.note.as_deref().unwrap_or_default());
     page.head("journey");
     for phase in &record.journey {
@@ -114,6 +113,23 @@ fn past(office: &Office, record: &CallRecord) -> String {
         page.line("", &recording(office, entry));
     }
     page.0
+}
+
+/// `by the caller`; of a call that nobody took, with the status that the caller got.
+fn ended(hangup: &Hangup) -> String {
+    let reason = hangup.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default();
+    match (hangup.by, hangup.sip) {
+        (By::Caller, Some(_)) => format!("by the caller, before anybody took it{reason}"),
+        (By::Caller, None) => format!("by the caller{reason}"),
+        (By::Callee, None) => format!("by the one called{reason}"),
+        (By::System, None) => format!("by strowger{reason}"),
+        (By::Callee | By::System, Some(status)) => {
+            let end = format!("{status} {}", phrase(status));
+            // The status is not said twice.
+            let reason = hangup.reason.as_deref().filter(|r| *r != end).map(|r| format!(" ({r})")).unwrap_or_default();
+            format!("nobody took it{reason}; the caller got {end}")
+        }
+    }
 }
 
 fn named(number: Option<&str>, name: Option<&str>) -> String {
@@ -158,5 +174,31 @@ impl Page {
 
     fn head(&mut self, name: &str) {
         writeln!(self.0, "\n{name}").ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_call_ended() {
+        for (by, sip, reason, want) in [
+            (By::Caller, None, None, "by the caller"),
+            (By::Callee, None, Some("Normal Clearing"), "by the one called: Normal Clearing"),
+            (By::Caller, Some(487), None, "by the caller, before anybody took it"),
+            (By::Callee, Some(480), None, "nobody took it; the caller got 480 Temporarily Unavailable"),
+            (By::Callee, Some(486), Some("486 Busy Here"), "nobody took it; the caller got 486 Busy Here"),
+            (
+                By::System,
+                Some(503),
+                Some("no port"),
+                "nobody took it (no port); the caller got 503 Service Unavailable",
+            ),
+            (By::System, None, Some("ended by the operator"), "by strowger: ended by the operator"),
+        ] {
+            let reason = reason.map(str::to_owned);
+            assert_eq!(ended(&Hangup { by, sip, reason }), want);
+        }
     }
 }

@@ -27,7 +27,7 @@ pub struct Args {
     /// Where rows go that cannot be taken, with line and reason; else beside the first file, as FILE.rejects.csv.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// What changes, as one JSON object.
+    /// What changes, as one JSON object; `rejects` names the file with every row that was not taken as it is.
     #[arg(long)]
     json: bool,
 }
@@ -60,13 +60,18 @@ pub fn run(config: &Path, args: &Args) -> Result<(), Fail> {
     if let Some(path) = &kept {
         let rows = |n: u64| format!("{n} row{}", if n == 1 { "" } else { "s" });
         let (rejected, trimmed) = (rows(rejected), rows(trimmed));
-        complain(&format!("{rejected} rejected, {trimmed} taken without something; why: {}", path.display()));
+        let path = output::plain(&path.display().to_string());
+        complain(&format!(
+            "{rejected} rejected, {trimmed} taken without something; all of them with line and reason: {path}"
+        ));
     }
     let outcome = done.map_err(failed)?;
     outcome.notes.iter().for_each(|note| complain(&output::plain(note)));
     if args.json {
         let mut value = serde_json::to_value(&outcome)?;
         value["rejected"] = rejected.into();
+        value["trimmed"] = trimmed.into();
+        value["rejects"] = kept.as_ref().map(|path| path.display().to_string()).into();
         output::json(&value)?;
     } else {
         output::say(&words(args.what, &outcome, rejected))?;

@@ -4,6 +4,7 @@ use super::output::{self, word};
 use super::{Fail, Office, complain};
 use crate::base::Wall;
 use crate::call::record::{CallRecord, Outcome};
+use crate::directory::{Country, E164};
 use crate::io::api::client::ClientError;
 use crate::io::api::{Page, Wanted};
 use crate::io::clock::Clock;
@@ -19,7 +20,7 @@ pub struct Args {
     /// Calls that began before.
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
-    /// Calls of this number: caller, called or shown, as the record has it.
+    /// Calls of this number, however it is written: caller, called or shown.
     #[arg(long)]
     number: Option<String>,
     /// Calls with this outcome: answered, non_target, short, missed, busy, rejected, failed.
@@ -46,7 +47,7 @@ pub fn run(office: &Office, args: &Args) -> Result<(), Fail> {
     let mut wanted = Wanted {
         since: Some(instant(office, "--since", &args.since)?),
         until: args.until.as_deref().map(|t| instant(office, "--until", t)).transpose()?,
-        number: args.number.clone(),
+        number: args.number.as_deref().map(|text| number(text, office.places.country)),
         outcome: args.outcome.as_deref().map(outcome).transpose()?,
         ..Wanted::default()
     };
@@ -113,6 +114,11 @@ fn outcome(word: &str) -> Result<Outcome, Fail> {
     })
 }
 
+/// A telephone number as records have it, in E.164; what is none (an extension, a queue) as it stands.
+fn number(text: &str, country: Option<Country>) -> String {
+    E164::read(text.trim(), country).map_or_else(|| text.trim().to_owned(), |number| number.to_string())
+}
+
 /// `7d` ago, a day or a time in the office's zone, or an instant.
 fn instant(office: &Office, option: &str, text: &str) -> Result<Wall, Fail> {
     if let Ok(ago) = duration(text) {
@@ -174,4 +180,24 @@ fn cells(record: &CallRecord) -> [String; 25] {
         record.hangup.sip.map(|s| s.to_string()).unwrap_or_default(),
         or(&record.hangup.reason),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_in_any_spelling() {
+        for (text, want) in [
+            ("+79131234567", "+79131234567"),
+            ("8 (913) 123-45-67", "+79131234567"),
+            ("79131234567", "+79131234567"),
+            ("9131234567", "+79131234567"),
+            (" 121 ", "121"),
+            ("sales", "sales"),
+        ] {
+            assert_eq!(number(text, Some(Country::RU)), want);
+        }
+        assert_eq!(number("+442071234567", None), "+442071234567");
+    }
 }

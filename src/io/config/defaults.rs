@@ -111,6 +111,7 @@ mod tests {
                 "config::secret",
                 "config::sound",
                 "config::hook",
+                "config::no_last_route",
             ];
             assert!(of_names.contains(&problem.code), "{}", report.line_of(problem));
         }

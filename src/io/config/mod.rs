@@ -135,6 +135,8 @@ pub struct Places {
     pub recordings: PathBuf,
     /// The node's zone; UTC if it is not known.
     pub zone: jiff::tz::TimeZone,
+    /// The country whose national numbers are meant.
+    pub country: Option<crate::directory::Country>,
 }
 
 impl Places {
@@ -154,12 +156,14 @@ impl Places {
         let (data_dir, files) =
             build::Builder { root: &root, secrets: &secrets, years: &years, folder: &folder, not_yet: Vec::new() }
                 .places();
-        let zone = build::View::of(&root, "node").text("timezone").and_then(|t| value::zone(&t).ok());
+        let node = build::View::of(&root, "node");
+        let zone = node.text("timezone").and_then(|t| value::zone(&t).ok());
         Ok(Places {
             socket: data_dir.join(super::api::SOCKET),
             database: files.database,
             recordings: files.recordings,
             zone: zone.unwrap_or(jiff::tz::TimeZone::UTC),
+            country: node.text("country").and_then(|c| crate::directory::Country::parse(&c)),
         })
     }
 }
@@ -250,8 +254,13 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date
     let plan = numbering::read(&root, &folder, &mut found);
     if !broken.is_empty() {
         // What a slip of syntax swallowed is not missing.
-        let swallowed =
-            ["config::missing_key", "config::unknown_target", "config::unknown_name", "config::no_listener"];
+        let swallowed = [
+            "config::missing_key",
+            "config::unknown_target",
+            "config::unknown_name",
+            "config::no_listener",
+            "config::no_last_route",
+        ];
         found.retain(|p| {
             let line = p.at.and_then(|at| Some((at.file, sources.get(usize::from(at.file))?.line(at.start))));
             !swallowed.contains(&p.code) && line.is_none_or(|l| !broken.contains(&l))

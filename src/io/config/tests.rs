@@ -148,6 +148,9 @@ fn every_mistake_has_its_code_line_and_hint() {
         (36, "to = [{ target = \"extension:121\", rign = \"5s\" }]", "config::unknown_key", 36, "did you mean `ring`?"),
         (36, "to = []", "config::no_steps", 36, "reject:480"),
         (36, "to = [\"number:+73433000001\"]", "config::own_number", 36, "route it inside"),
+        (38, "name = \"rest\"\nwhen = { category = \"regular\" }", "config::no_last_route", 38, "no `when`"),
+        (38, "name = \"rest\"\nwhen = { calendar = \"office\", is = [\"open\", \"closed\"] }", "config::no_last_route", 38, "no `when`"),
+        (43, "emergency = []\n[dial.in_call]", "config::no_emergency", 43, "\"112\""),
         (36, "to = [\"number:+78091234567\"]", "config::forbidden_number", 36, "without +7809"),
         (32, "agents = [\"number:+8816123456\"]", "config::forbidden_number", 32, "without +881"),
         (29, "password = \"secret122\"\nmobile = { number = \"+9791234567\" }", "config::forbidden_number", 30, "another"),
@@ -171,6 +174,23 @@ fn every_mistake_has_its_code_line_and_hint() {
         }
     }
     assert!(failed.is_empty(), "\n{failed}");
+}
+
+#[test]
+fn routes_that_take_every_caller_together_are_enough() {
+    for when in [
+        "when = { calendar = \"office\", is = [\"closed\", \"holiday\"] }\nto = \"extension:122\"\n[[route]]\nname = \"open\"\n\
+         when = { calendar = \"office\", is = \"open\" }",
+        "when = { anonymous = true }\nto = \"extension:122\"\n[[route]]\nname = \"shown\"\nwhen = { anonymous = false }",
+        "when = { number = \"+73433000001\" }",
+        "when = { trunk = \"carrier\" }",
+    ] {
+        assert_eq!(wrong(&GOOD.replace("name = \"rest\"\n", &format!("name = \"rest\"\n{when}\n"))), [], "{when}");
+    }
+    let (before, after) = GOOD.split_once("[[route]]").expect("two routes");
+    let (_, dial) = after.split_once("[dial]").expect("behind them");
+    let found = wrong(&format!("{before}[dial]{dial}"));
+    assert_eq!(found.iter().map(|w| (w.0, w.1)).collect::<Vec<_>>(), [("config::no_last_route", 13)]);
 }
 
 #[test]
@@ -375,6 +395,12 @@ fn calendars_of_the_office() {
         ("kgd", "2026-11-25T15:30:00Z", Hours::Open, "Wed 17:30 in Europe/Kaliningrad: open (09:00-18:00)"),
         ("ekb", "2026-11-03T12:30:00Z", Hours::Closed, "after hours (09:00-17:00, shortened day)"),
         ("ekb", "2026-11-04T06:00:00Z", Hours::Holiday, "2026-11-04 is a day off in the production calendar"),
+        (
+            "ekb",
+            "2027-11-04T06:00:00Z",
+            Hours::Open,
+            "Thu 11:00 in Asia/Yekaterinburg: open (09:00-18:00); no production calendar of 2027 is known",
+        ),
         ("ekb", "2026-12-31T06:00:00Z", Hours::Holiday, "closed on 2026-12-31 by an exception of the calendar"),
     ] {
         let zone = &config.directory.branch(branch).expect("the branch").zone;

@@ -92,17 +92,31 @@ fn emergency(root: &Node, users: &[User<'_>], problems: &mut Vec<Problem>) {
     let country = root.get("node").and_then(|n| text(n, "country")).unwrap_or("RU");
     let of_country = emergency_numbers(country);
     let own = root.get("dial").map(|d| texts(d, "emergency").map(|(_, t)| t).collect::<Vec<_>>()).unwrap_or_default();
+    let nobody = root.get("dial").and_then(|d| d.get("emergency")).filter(|list| list.items().is_empty());
+    if let Some(list) = nobody.filter(|_| !tables(root, "trunk").is_empty()) {
+        let what = "no phone here can call for help: there is no emergency number";
+        let problem = Problem::warning("config::no_emergency", list.at, what).label("empty");
+        problems.push(problem.help(format!("name those of the country: {}", quoted(of_country))));
+    }
     for user in users.iter().filter(|u| of_country.contains(&u.dialled) || own.contains(&u.dialled)) {
         problems.push(
             Problem::warning(
                 "config::hides_emergency",
                 user.at,
-                format!("{} {} hides the emergency number {}", user.what, user.dialled, user.dialled),
+                format!(
+                    "nobody can call {} for help: {} {} hides that emergency number",
+                    user.dialled, user.what, user.dialled
+                ),
             )
             .label("an emergency number")
-            .help("nobody can dial it any more; give this another number"),
+            .help("who dials it reaches this instead; give this another number"),
         );
     }
+}
+
+fn quoted(numbers: &[&str]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(|n| format!("\"{n}\"")).collect();
+    numbers.join(", ")
 }
 
 /// Codes that something may follow, with what they are for.

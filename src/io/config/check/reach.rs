@@ -23,6 +23,7 @@ pub fn check(root: &Node, problems: &mut Vec<Problem>) {
         nowhere(root, list, problems);
     }
     routes(root, problems);
+    uncovered(root, problems);
     circles(root, problems);
 }
 
@@ -116,6 +117,56 @@ fn routes(root: &Node, problems: &mut Vec<Problem>) {
         }
         foreign(root, route, name, problems);
     }
+}
+
+/// Numbers of ours whose callers may find that no route holds: nobody is rung for them.
+fn uncovered(root: &Node, problems: &mut Vec<Problem>) {
+    const SHOWN: usize = 3;
+    let routes = tables(root, "route");
+    let numbers = tables(root, "number").iter().filter(|n| text(n, "e164").is_some());
+    let open: Vec<&Node> = numbers.filter(|number| !covered(number, routes)).collect();
+    let last = routes.last().map(|route| route.get("name").map_or(route.at, |n| n.at));
+    let Some(at) = last.or(open.first().map(|number| number.at)).filter(|_| !open.is_empty()) else { return };
+    let mut list: Vec<&str> = open.iter().take(SHOWN).filter_map(|n| text(n, "e164")).collect();
+    let more = format!("{} more", open.len().saturating_sub(SHOWN));
+    if open.len() > SHOWN {
+        list.push(&more);
+    }
+    let what = format!("callers of {} may find that no route holds: nobody is rung, they get 480", list.join(", "));
+    let label = if last.is_some() { "the last route" } else { "there is no [[route]]" };
+    let problem = Problem::warning("config::no_last_route", at, what).label(label);
+    problems.push(problem.help("end with a route that has no `when`, e.g. to = [\"queue:sales\"]"));
+}
+
+/// Whether some route holds for every caller of a number at any time: one that asks for nothing but the line, or several that
+/// together take all that a calendar can say, or callers with and without a number.
+fn covered(number: &Node, routes: &[Node]) -> bool {
+    let mut halves: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for route in routes {
+        let Some(when) = route.get("when") else { return true };
+        let own = |key: &str, of: &str| {
+            when.get(key).is_none() || texts(when, key).any(|(_, wanted)| text(number, of) == Some(wanted))
+        };
+        if !own("number", "e164") || !own("trunk", "trunk") || !own("campaign", "campaign") {
+            continue;
+        }
+        let asks = |key: &&str| !["number", "trunk", "campaign"].contains(key);
+        let keys: Vec<&str> = when.entries().iter().map(|e| e.key.as_str()).filter(asks).collect();
+        match keys[..] {
+            [] => return true,
+            ["calendar", "is"] | ["is", "calendar"] => {
+                let calendar = text(when, "calendar").unwrap_or_default();
+                halves.entry(("calendar", calendar)).or_default().extend(texts(when, "is").map(|(_, is)| is));
+            }
+            ["anonymous"] => {
+                let says = matches!(when.get("anonymous").map(|n| &n.value), Some(Value::Bool(true)));
+                halves.entry(("anonymous", "")).or_default().push(if says { "yes" } else { "no" });
+            }
+            _ => {}
+        }
+    }
+    let all = |kind: &str| if kind == "calendar" { &["open", "closed", "holiday"][..] } else { &["yes", "no"][..] };
+    halves.iter().any(|((kind, _), told)| all(kind).iter().all(|one| told.contains(one)))
 }
 
 /// Numbers and trunks that a route wants together, while no such trunk owns any such number.
