@@ -173,7 +173,7 @@ impl Directory {
 
     /// The routes that a call for this number may take, in file order, as far as the number and its campaign decide; and what the
     /// trail calls each.
-    pub fn routes_for(&self, called: E164) -> impl Iterator<Item = (&Route, &Label)> {
+    pub fn routes_for(&self, called: E164) -> impl ExactSizeIterator<Item = (&Route, &Label)> {
         let line = self.index.lines.get(&called).unwrap_or(&self.index.any_line);
         line.iter().map(|&i| (&self.routes[i], &self.index.rules[i]))
     }

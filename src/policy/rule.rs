@@ -26,11 +26,13 @@ pub fn plan(ask: &Ask, directory: &Directory, at: Wall) -> Plan {
 }
 
 fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, at: Wall) -> Plan {
-    let mut why = Vec::with_capacity(MAX_MISSED + 4);
+    let routes = directory.routes_for(number);
+    // The caller, the routes, the caller ID: a call keeps this.
+    let mut why = Vec::with_capacity(routes.len().min(MAX_MISSED) + 2);
     why.push(ends.told());
     let mut clock = Clock { directory, zone: ends.zone(), at, read: SmallVec::new() };
     let mut missed = 0;
-    for (route, rule) in directory.routes_for(number) {
+    for (route, rule) in routes {
         match holds(route, ends, number, &mut clock, missed < MAX_MISSED) {
             Ok(because) => {
                 if missed > MAX_MISSED {
