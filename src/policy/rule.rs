@@ -112,7 +112,7 @@ fn holds<'a>(
         let does = if wanted { "shows the number" } else { "withholds the number" };
         return Err(not(&|| ["not taken: the caller ", does].concat()));
     }
-    if !when.category.is_empty() && !when.category.iter().any(|c| **c == *ends.category) {
+    if !when.category.is_empty() && !when.category.iter().any(|c| same(c, ends.category)) {
         let words =
             || ["not taken: the caller's category is ", ends.category, ", not ", &listed(&when.category)].concat();
         return Err(not(&words));
@@ -148,7 +148,12 @@ fn holds<'a>(
 
 /// The tag of the caller's contact that the route asks for.
 fn tag<'a>(route: &'a Route, ends: &Ends<'_>) -> Option<&'a Label> {
-    route.when.tag.iter().find(|wanted| ends.tags.iter().any(|tag| *tag == &***wanted))
+    route.when.tag.iter().find(|wanted| ends.tags.iter().any(|tag| same(tag, wanted)))
+}
+
+/// Words of one list in another's spelling: `Supplier` is `supplier`.
+fn same(a: &str, b: &str) -> bool {
+    a == b || a.chars().flat_map(char::to_lowercase).eq(b.chars().flat_map(char::to_lowercase))
 }
 
 /// Why a route was taken, in words.
