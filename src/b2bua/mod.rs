@@ -995,17 +995,28 @@ impl B2bua {
         })
     }
 
-    /// A stranger's INVITE that comes from a trunk's address: most likely a number that nobody has configured yet.
+    /// A stranger's INVITE that comes from a trunk's address, or calls a number of ours: most likely a number or an address that nobody
+    /// has configured yet.
     fn not_taken(&mut self, directory: &Directory, flow: &Flow, msg: &Message) {
         const MAX_CALLED: usize = 64;
         let ip = flow.remote.ip();
-        let Some(trunk) = directory.trunks.iter().find(|t| self.is_of(t, ip)) else { return };
-        self.counters.not_taken += 1;
         let user = msg.uri().map(|uri| uri.user_decoded().into_owned()).unwrap_or_default();
+        let ours =
+            |trunk: &Trunk| E164::read(&user, trunk.dialect(directory.node.country)).and_then(|n| directory.number(n));
+        let source = directory.trunks.iter().find(|t| self.is_of(t, ip));
+        let owner = || directory.trunks.iter().find(|t| ours(t).is_some_and(|number| number.trunk == t.name));
+        let Some(trunk) = source.or_else(owner) else { return };
+        self.counters.not_taken += 1;
         let called: String = user.chars().take(MAX_CALLED).collect();
         let Some(line) = self.not_taken.note(self.node.now.mono, (trunk.name.clone(), called.clone())) else { return };
         let number = E164::read(&user, trunk.dialect(directory.node.country));
         let because = match number.map(|number| (number, directory.number(number))) {
+            Some((number, Some(_))) if source.is_none() => {
+                format!(
+                    "{ip} is no trunk's address; {number} is trunk {}'s: is it missing in its `allow_from`?",
+                    trunk.name
+                )
+            }
             Some((number, Some(ours))) => {
                 let owner = &ours.trunk;
                 format!("{number} belongs to trunk {owner}, and this address is not in its `allow_from`")
