@@ -41,6 +41,7 @@ use crate::call::bridge;
 use crate::call::leg::{self, Diverted, Identity, Leg};
 use crate::call::record::{Called, Caller, Direction};
 use crate::call::{Call, CallKey, Cx, LegKey, Legs, Opening, Owner, Peer, Switch};
+use crate::dialog;
 use crate::directory::reading::{self, Dialect, Reading};
 use crate::directory::{Directory, E164, Label, Relay, Trunk};
 use crate::media;
@@ -874,7 +875,9 @@ impl B2bua {
             () if msg.contact().is_none() => Some(Refusal::new(400, "Missing Contact")),
             () if merged || looped => Some(Refusal::status(482)),
             () if max_forwards == 0 => Some(Refusal::status(483)),
-            () => leg::too_short(&msg).map(|min_se| Refusal::status(422).with(Name::MinSe, min_se.to_string())),
+            () => dialog::check_route(&msg).err().or_else(|| {
+                leg::too_short(&msg).map(|min_se| Refusal::status(422).with(Name::MinSe, min_se.to_string()))
+            }),
         };
         if let Some(refusal) = refusal {
             return self.refuse(key, flow, &msg, &refusal);

@@ -71,7 +71,7 @@ impl Dialog {
     /// The dialog that we enter by answering `request` with `local_tag` (RFC 3261 12.1.1). A peer that forgot its Contact is reached under its From.
     /// The answer has to carry the request's Record-Route.
     pub fn uas(request: &Message, local_tag: &str, flow: Flow) -> Result<Dialog, Refusal> {
-        let routes = route_set(request).ok_or(Refusal::new(400, "Too Many Record-Route Values"))?;
+        let routes = route_set(request).ok_or_else(bad_route)?;
         let (from, to) = (request.from(), request.to());
         Ok(Dialog {
             call_id: request.call_id().into(),
@@ -92,11 +92,26 @@ impl Dialog {
     /// The dialog that an answer above 100 to our request begins or confirms (RFC 3261 12.1.2). `None` if it is no answer to that request, or has too
     /// long a route.
     pub fn uac(sent: &Sent<'_>, answer: &Message) -> Option<Dialog> {
+        let mut dialog = Dialog::begun(sent, answer)?;
+        dialog.confirm(answer).then_some(dialog)
+    }
+
+    /// The dialog of an answer that we only acknowledge and end: by its route, else straight to its Contact. `None` if it is no answer to that
+    /// request.
+    pub fn stray(sent: &Sent<'_>, answer: &Message) -> Option<Dialog> {
+        let mut dialog = Dialog::begun(sent, answer)?;
+        if !dialog.confirm(answer) {
+            dialog.retarget(answer);
+        }
+        Some(dialog)
+    }
+
+    fn begun(sent: &Sent<'_>, answer: &Message) -> Option<Dialog> {
         let ours = answer.call_id() == sent.call_id && answer.from_tag() == Some(sent.local_tag);
         if !ours || answer.status() <= 100 || answer.cseq().seq != sent.seq {
             return None;
         }
-        let mut dialog = Dialog {
+        Some(Dialog {
             call_id: sent.call_id.into(),
             local_tag: sent.local_tag.into(),
             remote_tag: answer.to_tag().unwrap_or_default().into(),
@@ -109,8 +124,7 @@ impl Dialog {
             routes: Box::default(),
             early: true,
             flow: sent.flow,
-        };
-        dialog.confirm(answer).then_some(dialog)
+        })
     }
 
     /// Takes a further answer to the request that began the dialog: the route set is computed anew (RFC 3261 13.2.2.4), and a 2xx ends the early phase.
@@ -216,6 +230,15 @@ impl Dialog {
         writer.cseq(seq, method.as_str());
         writer
     }
+}
+
+fn bad_route() -> Refusal {
+    Refusal::new(400, "Bad Record-Route")
+}
+
+/// Refuses a request that could begin no dialog because its route cannot be followed: too long, or no list of addresses.
+pub fn check_route(request: &Message) -> Result<(), Refusal> {
+    route_set(request).map(|_| ()).ok_or_else(bad_route)
 }
 
 /// The Record-Route values in order; `None` if there are too many, or one that is no address.

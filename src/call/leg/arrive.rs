@@ -62,6 +62,10 @@ impl Leg {
             Method::Bye => {
                 respond(cx, 200);
                 up.settle(cx, &self.flow);
+                // Nobody may ever answer it now (RFC 3261 9.1, 15.1.2).
+                if let Some(offering) = up.offering.as_ref().filter(|o| o.method == Method::Invite) {
+                    cx.tx.cancel(cx.now.mono, offering.key, None, cx.said);
+                }
                 // Its 2xx is owed an ACK though there is no answer to put into it any more (RFC 3261 13.2.2.4).
                 if let Some(seq) = up.owed.take() {
                     let flow = next(cx, &up.dialog, &self.peer, self.flow);

@@ -187,7 +187,22 @@ impl Leg {
             target: &calling.dial.place.uri,
             flow: self.flow,
         };
-        let dialog = Dialog::uac(&sent, msg)?;
+        let Some(dialog) = Dialog::uac(&sent, msg) else {
+            // Answered, and nothing more can be said to it in this dialog: it is ended as well as may be, and this leg has failed.
+            let cancelled = calling.cancelled;
+            self.state = State::Over;
+            self.end_stray(cx, msg);
+            return Some(match cancelled {
+                true => Event::Gone,
+                false => Event::Refused {
+                    status: 502,
+                    phrase: "Bad Gateway".to_owned(),
+                    reason: None,
+                    connected: true,
+                    contacts: Vec::new(),
+                },
+            });
+        };
         let body = sdp(msg);
         let early = calling.early_of(msg);
         let mut usage = Usage::uac(calling.seq, calling.dial.body.is_some());
@@ -226,7 +241,7 @@ impl Leg {
             target,
             flow: self.flow,
         };
-        let Some(mut dialog) = Dialog::uac(&sent, msg) else { return };
+        let Some(mut dialog) = Dialog::stray(&sent, msg) else { return };
         let flow = next(cx, &dialog, &self.peer, self.flow);
         let (unused, branch) = cx.tx.branch();
         cx.said.push(Output::Send { flow, bytes: dialog.ack(seq, &branch).finish() });
