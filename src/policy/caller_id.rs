@@ -66,8 +66,7 @@ pub(super) fn lines<'a>(
             for trunk in owner.into_iter().chain(others) {
                 if !trunks.usable(trunk, rule, why) {
                     if lines.is_empty() && trunk.name == number.trunk {
-                        let because =
-                            format!("{}: {} not shown: its trunk cannot take the call", candidate.rule, number.e164);
+                        let because = format!("{}: {} not shown: {CANNOT}", candidate.rule, number.e164);
                         why.push(Why::new("caller ID", because));
                     }
                     continue;
@@ -209,7 +208,7 @@ fn candidates<'a>(moment: &Moment<'a>, to: Option<E164>) -> Vec<Candidate<'a>> {
     let order = if to.is_none() { &emergency[..] } else { &directory.caller_id.order };
     let forwarded = match (moment.ask, to) {
         (Ask::In { number, .. }, Some(_)) => Some(Candidate {
-            rule: "forwarded",
+            rule: FORWARDED,
             numbers: match directory.number(*number) {
                 Some(number) if number.show => Ok(vec![(number, "the number that was called".to_owned())]),
                 Some(_) | None => Err("the number that was called is never shown".to_owned()),
@@ -219,6 +218,18 @@ fn candidates<'a>(moment: &Moment<'a>, to: Option<E164>) -> Vec<Candidate<'a>> {
     };
     forwarded.into_iter().chain(order.iter().map(|rule| ask(*rule))).collect()
 }
+
+/// The rule that gave no number, if that is what this reason says: nobody needs to know more of it but who asks why.
+pub fn gave_nothing(why: &Why) -> Option<&'static str> {
+    let (word, because) = why.because.split_once(": ").filter(|_| *why.rule == *"caller ID")?;
+    let mut words = [FORWARDED].into_iter().chain(CallerIdRule::ALL.iter().map(|rule| rule.word()));
+    words.find(|known| *known == word && !because.ends_with(CANNOT))
+}
+
+/// The number that was called, of a call that goes on outside.
+const FORWARDED: &str = "forwarded";
+/// Of a number whose trunk is down or full.
+const CANNOT: &str = "its trunk cannot take the call";
 
 fn sticky<'a>(moment: &Moment<'a>, to: E164) -> Result<Vec<(&'a Number, String)>, String> {
     let window = moment.directory.caller_id.sticky;

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::Wall;
 use crate::directory::{Directory, E164, Label, Recording, Region, Target};
 
+pub use caller_id::gave_nothing;
 pub use explain::{Explained, explain};
 pub use fork::{Branch, Fork, Way, fork};
 pub use rule::{plan, stages};

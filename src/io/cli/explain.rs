@@ -14,7 +14,7 @@ use crate::io::config::Config;
 use crate::io::config::problem::suggest;
 use crate::io::import::imported;
 use crate::policy::explain::{Leg, Question, Step, Way};
-use crate::policy::{Explained, Live, Why, explain};
+use crate::policy::{Explained, Live, Why, explain, gave_nothing};
 use crate::sip::phrase;
 
 /// Options.
@@ -52,19 +52,24 @@ pub fn run(config: &std::path::Path, args: &Args) -> Result<(), Fail> {
     };
     let question = Question { way, from: args.from.trim().to_owned(), to: args.to.trim().to_owned(), at };
     let (told, alone) = match office.client.get(&format!("/explain?{}", output::query(&question))) {
-        Ok(answer) => (serde_json::from_value(answer)?, false),
-        Err(ClientError::Unreachable { .. }) => (offline(config, &question)?, true),
+        Ok(answer) => (serde_json::from_value(answer)?, None),
+        Err(error @ (ClientError::Unreachable { .. } | ClientError::Denied { .. })) => {
+            (offline(config, &question)?, Some(error))
+        }
         Err(error) => return Err(error.into()),
     };
-    if alone {
-        complain("no server answers: all phones are taken as registered and free, all trunks as up");
+    if let Some(why) = alone {
+        let why = match why {
+            ClientError::Unreachable { .. } => "no server answers".to_owned(),
+            other => other.to_string(),
+        };
+        complain(&format!("{why}: all phones are taken as registered and free, all trunks as up"));
     }
     if args.json {
         return output::json(&Explained::json(&told));
     }
     let when = office.time(told.at, "%A %Y-%m-%d %H:%M");
-    let zone = office.places.zone.iana_name().unwrap_or("local time");
-    output::say(&tell(&told, &question, &format!("{when} in {zone}")))
+    output::say(&tell(&told, &question, &format!("{when} in {}", office.zone())))
 }
 
 /// By the configuration alone.
@@ -137,7 +142,10 @@ fn tell(told: &Explained, question: &Question, when: &str) -> String {
         line(sentence(why));
     }
     for (i, step) in told.steps.iter().enumerate() {
-        line(format!("{}. {}", i + 1, words_of(step)));
+        let mut sentences = reasons(step);
+        let first = if sentences.len() == 1 { sentences.remove(0) } else { String::new() };
+        line(format!("{}. {}: {first}", i + 1, step.target).trim_end_matches([':', ' ']).to_owned());
+        sentences.into_iter().for_each(|sentence| line(format!("   {sentence}")));
     }
     let rang = told.steps.iter().any(|s| !s.legs.is_empty());
     let refused = told.steps.iter().any(|s| s.refused.is_some());
@@ -159,30 +167,58 @@ fn sentence(why: &Why) -> String {
     format!("{rule}{is}{}.", why.because)
 }
 
-fn words_of(step: &Step) -> String {
+/// Why a step is as it is, and who rings: a sentence each.
+fn reasons(step: &Step) -> Vec<String> {
     let mut sentences: Vec<String> = Vec::new();
+    let mut nothing: Vec<&str> = Vec::new();
     for why in &step.why {
-        let sentence = match *why.rule == *step.target {
-            true => format!("{}.", why.because),
-            false => format!("{}: {}.", why.rule, why.because),
+        // Most rules of the caller ID say nothing of most numbers; `--json` has the reason of each.
+        if let Some(rule) = gave_nothing(why) {
+            nothing.push(rule);
+            continue;
+        }
+        let mut sentence = match *why.rule == *step.target {
+            true => why.because.clone(),
+            false => format!("{}: {}", why.rule, why.because),
         };
+        if *why.rule == *"caller ID" && !nothing.is_empty() {
+            sentence.push_str(&format!(" (no number by {})", list(&std::mem::take(&mut nothing), "or")));
+        }
+        sentence.push('.');
         if !sentences.contains(&sentence) {
             sentences.push(sentence);
         }
     }
-    let turns = step.legs.chunk_by(|a, b| a.turn == b.turn);
-    sentences.extend(turns.enumerate().map(|(i, legs)| match (i, ringing(legs)) {
-        (0, words) => format!("Rings {words}."),
-        (_, words) => format!("Then rings {words}."),
-    }));
+    if !nothing.is_empty() {
+        sentences.push(format!("caller ID: no number by {}.", list(&nothing, "or")));
+    }
+    for (i, legs) in step.legs.chunk_by(|a, b| a.turn == b.turn).enumerate() {
+        let rings = if i == 0 { "Rings" } else { "Then rings" };
+        let time = format!("for up to {}", seconds(legs.first().map_or(0, |leg| leg.ring_ms)));
+        match ringing(legs) {
+            words if words.len() > 1 => {
+                sentences.push(format!("{rings} {time}:"));
+                sentences.extend(words.into_iter().map(|words| format!("- {words}")));
+            }
+            words => sentences.push(format!("{rings} {}, {time}.", words.concat())),
+        }
+    }
     if sentences.is_empty() {
         sentences.push("Nobody rings.".to_owned());
     }
-    format!("{}: {}", step.target, sentences.join(" "))
+    sentences
 }
 
-/// `extension:121 (Anna), her mobile … (else by …; has to press 1) and extension:122 (Boris), for up to 20 s`
-fn ringing(legs: &[Leg]) -> String {
+/// `a, b or c`.
+fn list(words: &[&str], last_but: &str) -> String {
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} {last_but} {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+/// `extension:121 (Anna)`; `the mobile of 121, number:… by trunk a showing … (else by …; has to press 1)`.
+fn ringing(legs: &[Leg]) -> Vec<String> {
     let by = |leg: &Leg| match (&leg.trunk, leg.shown) {
         (Some(trunk), Some(shown)) => format!(" by trunk {trunk} showing {shown}"),
         (Some(trunk), None) => format!(" by trunk {trunk} showing no number"),
@@ -203,10 +239,7 @@ fn ringing(legs: &[Leg]) -> String {
         let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
         format!("{whose}{}{name}{}{notes}", leg.target, by(leg))
     };
-    let words: Vec<String> = legs.chunk_by(|_, next| next.instead).map(one).collect();
-    let Some((last, rest)) = words.split_last() else { return String::new() };
-    let words = if rest.is_empty() { last.clone() } else { format!("{} and {last}", rest.join(", ")) };
-    format!("{words}, for up to {}", seconds(legs.first().map_or(0, |leg| leg.ring_ms)))
+    legs.chunk_by(|_, next| next.instead).map(one).collect()
 }
 
 fn seconds(ms: u64) -> String {
@@ -241,28 +274,47 @@ mod tests {
             after_ms: 5000,
             ..leg("number:+79120000777", Some(if instead { "b" } else { "a" }), instead)
         };
+        let step = |why: &[(&str, &str)], legs| {
+            let why = why.iter().map(|(rule, because)| Why::new(*rule, *because)).collect();
+            let step = Step { target: "queue:sales".to_owned(), taken: true, why, legs, refused: None };
+            reasons(&step).join("\n")
+        };
         for (legs, want) in [
-            (vec![leg("extension:121", None, false)], "extension:121, for up to 20 s"),
+            (vec![leg("extension:121", None, false)], "Rings extension:121, for up to 20 s."),
             (
                 vec![
                     leg("extension:121", None, false),
                     leg("extension:122", None, false),
                     leg("extension:123", None, false),
                 ],
-                "extension:121, extension:122 and extension:123, for up to 20 s",
+                "Rings for up to 20 s:\n- extension:121\n- extension:122\n- extension:123",
             ),
             (
                 vec![leg("number:+79120000777", Some("a"), false), leg("number:+79120000777", Some("b"), true)],
-                "number:+79120000777 by trunk a showing +73433000001 (else by trunk b showing +73433000001), for up to 20 s",
+                "Rings number:+79120000777 by trunk a showing +73433000001 (else by trunk b showing +73433000001), for up to 20 s.",
             ),
             (
                 vec![leg("extension:121", None, false), mobile(false), mobile(true), leg("extension:122", None, false)],
-                "extension:121, the mobile of 121, number:+79120000777 by trunk a showing +73433000001 (else by trunk b \
-                 showing +73433000001; after 5 s; has to press 1) and extension:122, for up to 20 s",
+                "Rings for up to 20 s:\n- extension:121\n- the mobile of 121, number:+79120000777 by trunk a showing +73433000001 \
+                 (else by trunk b showing +73433000001; after 5 s; has to press 1)\n- extension:122",
             ),
+            (Vec::new(), "Nobody rings."),
         ] {
-            assert_eq!(ringing(&legs), want);
+            assert_eq!(step(&[], legs), want);
         }
+        let caller_id = [
+            ("queue:sales", "open"),
+            ("caller ID", "sticky: +79120000777 has not called"),
+            ("caller ID", "city: the city of +79120000777 is not known"),
+            ("caller ID", "region: +73433000002 not shown: its trunk cannot take the call"),
+            ("caller ID", "branch: the caller has no branch"),
+            ("caller ID", "+73433000001, default: what the configuration names; on trunk a"),
+        ];
+        let want = "open.\ncaller ID: region: +73433000002 not shown: its trunk cannot take the call (no number by sticky or city).\n\
+                    caller ID: +73433000001, default: what the configuration names; on trunk a (no number by branch).\n\
+                    Rings extension:121, for up to 20 s.";
+        assert_eq!(step(&caller_id, vec![leg("extension:121", None, false)]), want);
+        assert_eq!(step(&caller_id[1..2], Vec::new()), "caller ID: no number by sticky.");
         for (ms, want) in [(1_500, "1500 ms"), (90_000, "90 s"), (180_000, "3 min")] {
             assert_eq!(seconds(ms), want);
         }
