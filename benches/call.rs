@@ -307,7 +307,7 @@ fn text(message: &Bytes) -> &str {
 }
 
 fn recorded(recording: media::RecordingId) -> media::Output {
-    let result = media::Recorded { length_ms: 500, gaps_ms: 0, complete: true, undecoded: Vec::new() };
+    let result = media::Recorded { length_ms: 500, gaps_ms: 0, complete: true, undecoded: Vec::new(), no_file: None };
     media::Output::Recorded { recording, result }
 }
 

@@ -314,6 +314,17 @@ fn what_is_in_the_way_is_said_in_one_line() {
     let error = start(config, Clock::new()).err().unwrap().to_string();
     let address = at(&running, Transport::Udp).to_string();
     assert!(error.starts_with(&format!("cannot listen on udp {address}: ")) && error.contains("[[listen]]"), "{error}");
+    let mut config = other.config();
+    config.media.bind = "192.0.2.77".parse().unwrap();
+    let error = start(config, Clock::new()).err().unwrap().to_string();
+    assert!(
+        error.starts_with("cannot receive media on 192.0.2.77: ") && error.contains("`bind` in [media]"),
+        "{error}"
+    );
+    let mut config = other.config();
+    config.files.recordings = other.path().join("recordings");
+    let error = start(config, Clock::new()).err().unwrap().to_string();
+    assert!(error.contains("office.toml/recordings: ") && error.contains("`dir` in [recording]"), "{error}");
     running.stop();
 }
 
@@ -333,6 +344,69 @@ fn a_reload_takes_what_is_right_and_refuses_what_is_not() {
     let report = running.handle().reload().unwrap_err().render(false);
     assert!(report.contains("lissten"), "{report}");
     assert_eq!(phone.register("another124").status(), 200);
+    running.stop();
+}
+
+#[test]
+fn a_record_names_no_recording_that_there_is_not() {
+    let office = Office::new();
+    let running = office.start();
+    let (mut anna, mut customer) = (Phone::new(&running, "121"), Phone::new(&running, "+79131234567"));
+    assert_eq!(anna.register("secret121").status(), 200);
+    // The disk is gone.
+    let recordings = running.handle().recordings().to_owned();
+    std::fs::remove_dir_all(&recordings).unwrap();
+    write(&recordings, "");
+    let (_, answer) = talk(&mut customer, &anna);
+    let to = answer.text(Name::To).unwrap().to_owned();
+    let bye = customer.request(Method::Bye, answer.contact().unwrap().uri.raw, &to, "call", 2).finish();
+    customer.send(&bye);
+    let at_anna = anna.wait_request(Method::Bye);
+    anna.reply(&at_anna, 200, None);
+    assert!(running.drain(PATIENCE));
+    let handle = running.handle().clone();
+    running.stop();
+    let records = handle.reader().unwrap().records(&Filter::default()).unwrap();
+    let [(_, record)] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((record.outcome, &record.recordings[..]), (Outcome::Answered, &[][..]));
+    let why = record.explain.iter().find(|why| *why.rule == *"recording").unwrap();
+    assert!(why.because.starts_with("there is none: ") && why.because.contains("cannot be written: "), "{why:?}");
+}
+
+#[test]
+fn a_phone_that_lets_an_invite_lie_is_told_of() {
+    let office = Office::new();
+    let running = office.start();
+    let (mut anna, mut customer) = (Phone::new(&running, "121"), Phone::new(&running, "+79131234567"));
+    assert_eq!(anna.register("secret121").status(), 200);
+    let uri = "sip:+73833000001@127.0.0.1";
+    let silent = |running: &Running| running.handle().live().phones()[0].unanswered_at.is_some();
+    let mut call = |id: &str, answers: bool| {
+        let invite = customer.request(Method::Invite, uri, &format!("<{uri}>"), id, 1);
+        let via = format!("z9hG4bK{id}{}", customer.count);
+        customer.send(&invite.body("application/sdp", SDP.as_bytes()));
+        let ring = anna.wait_request(Method::Invite);
+        if answers {
+            anna.reply(&ring, 180, None);
+            customer.wait_status(180);
+        } else {
+            // It is sent again after 0.5, 1.5 and 3.5 s.
+            (0..3).for_each(|_| drop(anna.wait_request(Method::Invite)));
+        }
+        let cancel = customer.request(Method::Cancel, uri, &format!("<{uri}>"), id, 1).finish();
+        let cancel = String::from_utf8(cancel.to_vec()).unwrap();
+        let own = format!("z9hG4bK{id}{}", customer.count);
+        customer.send(&Bytes::from(cancel.replace(&own, &via)));
+        customer.wait(|m| !m.is_request() && m.call_id() == id && m.status() == 487);
+    };
+    call("silent", false);
+    let until = Instant::now() + PATIENCE;
+    while !silent(&running) && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    assert!(silent(&running), "it did not answer");
+    call("rings", true);
+    assert!(!silent(&running), "it answered this one");
     running.stop();
 }
 

@@ -679,7 +679,8 @@ impl World {
                 self.ports_closed.insert(port.0, now);
             }
             media::Command::Finish { recording } => {
-                let result = media::Recorded { length_ms: 0, gaps_ms: 0, complete: true, undecoded: Vec::new() };
+                let result =
+                    media::Recorded { length_ms: 0, gaps_ms: 0, complete: true, undecoded: Vec::new(), no_file: None };
                 let output = media::Output::Recorded { recording: *recording, result };
                 self.net.push(now + MS, Parcel::Media { output });
             }

@@ -14,6 +14,7 @@ use crate::directory::{Hook, Label};
 use crate::media;
 use crate::policy::hook::Question;
 use crate::registrar::Binding;
+use crate::registrar::Left;
 pub use crate::registrar::{LoginFailed, Trouble};
 use crate::sip::transport::{Flow, Transport};
 
@@ -94,10 +95,12 @@ pub enum Notice {
     Phone(Box<PhoneView>),
     /// A phone's binding is gone.
     PhoneGone {
-        /// Address of record: the extension's number.
-        aor: String,
-        /// The binding's contact URI.
-        contact: String,
+        /// What it was.
+        phone: Box<PhoneView>,
+        /// When it went.
+        at: Wall,
+        /// Why, in words.
+        because: String,
     },
     /// A trunk changed.
     Trunk(Box<TrunkView>),
@@ -105,6 +108,30 @@ pub enum Notice {
     LoginFailed(Box<LoginFailed>),
     /// A carrier's call was not taken. Not every time: see [`NotTaken`].
     NotTaken(Box<NotTaken>),
+    /// A phone came or went; not that it came again.
+    Registration(Box<Registration>),
+}
+
+/// A phone came or went. One line of the log; at most [`Registration::LINES`] a minute.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Registration {
+    /// Extension.
+    pub extension: String,
+    /// The flow that it registered by.
+    pub source: Flow,
+    /// User-Agent: the phone's words, to be escaped wherever they are written.
+    pub user_agent: Option<String>,
+    /// Until when it is registered, unless it comes again.
+    pub expires_at: Wall,
+    /// Why it is gone; none: it came.
+    pub left: Option<Left>,
+    /// Such lines that were not written since the last one.
+    pub untold: u32,
+}
+
+impl Registration {
+    /// Lines in a minute: a whole company that comes back after a power cut, and no phone that is out of its mind.
+    pub const LINES: u32 = 600;
 }
 
 /// A carrier called a number that is none of its trunk's: it was challenged like any stranger, and its customer hears that
@@ -132,6 +159,8 @@ pub struct PhoneView {
     pub extension: String,
     /// Person or place.
     pub name: String,
+    /// Always true: a phone that is not registered has no view.
+    pub registered: bool,
     /// Contact URI.
     pub contact: String,
     /// `udp`, `tcp`.
@@ -148,6 +177,9 @@ pub struct PhoneView {
     /// Until when that counts, unless it registers again; none: until it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble_until: Option<Wall>,
+    /// When it left an INVITE without any answer; none if it answered the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered_at: Option<Wall>,
 }
 
 /// A trunk, as readers see it.
@@ -161,7 +193,8 @@ pub struct TrunkView {
     pub since: Wall,
     /// Why, in words: the last answer, or that there was none.
     pub because: String,
-    /// `registered`, `not registered: 403 Forbidden`, or none where we do not register.
+    /// `registered`, `not yet registered`, `expired`, `registration refused: 403 Forbidden`, `registration failed: no answer`, or none
+    /// where we do not register.
     pub registration: Option<String>,
     /// Calls in progress.
     pub calls: u32,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ladder::Traced;
 use super::sticky::Met;
 use crate::call::hook::HookQuery;
 use crate::call::record::RecordId;
@@ -96,6 +97,8 @@ pub struct Resolved {
 pub enum Ask {
     /// The ladder of a call, live or past, as long as the ring holds its messages.
     Ladder(RecordId),
+    /// The last messages that belong to no call: `{items, next}`.
+    Trace(Traced),
     /// What would become of a call; the answer is `{error}` if there can be no such call.
     Explain(policy::explain::Question),
     /// Counters and table sizes.

@@ -31,12 +31,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use slotmap::{Key, SlotMap};
 
-pub use action::{Action, LiveCall, LoginFailed, NotTaken, Notice, PhoneView, Save, Trouble, TrunkView};
+pub use action::{Action, LiveCall, LoginFailed, NotTaken, Notice, PhoneView, Registration, Save, Trouble, TrunkView};
 pub use event::{Ask, CommandId, Event, QueryId, Resolved};
 pub use node::Locals;
 pub use sticky::{MAX_STICKY, Met};
 
-use crate::base::{Instant, Lines, Now, Rng, Timers, map};
+use crate::base::{Budget, Instant, Lines, Now, Rng, Timers, map};
 use crate::call::bridge;
 use crate::call::leg::{self, Diverted, Identity, Leg};
 use crate::call::record::{Called, Caller, Direction};
@@ -219,6 +219,7 @@ impl B2bua {
             timers: Timers::new(),
             sticky: Sticky::new(sticky::MAX_STICKY, rng.hasher()),
             ladder: ladder::Ladder::new(settings.ladder, rng.hasher()),
+            comings: Budget::new(Registration::LINES),
             out: VecDeque::new(),
             locals,
             taken_over: Vec::new(),
@@ -328,6 +329,8 @@ impl B2bua {
             Err(malformed) => match malformed.response(flow.remote) {
                 Some(bytes) => {
                     self.counters.refused_malformed += 1;
+                    let wall = self.node.now.wall;
+                    malformed.wire().iter().for_each(|wire| self.node.ladder.unread(wall, flow.remote, wire));
                     self.send(flow, bytes);
                 }
                 None => match malformed.drop {
@@ -520,8 +523,7 @@ impl B2bua {
             Owner::Nobody => {}
             Owner::Trunk(number) => {
                 if let Some(purpose) = self.node.purposes.take(number) {
-                    let refused = matches!(failure, Some(Failure::Refused | Failure::Unreachable));
-                    self.node.trunks.unanswered(now, purpose, refused, &mut self.node.wants);
+                    self.node.trunks.unanswered(now, purpose, failure, &mut self.node.wants);
                 }
             }
             Owner::Proxy(token) => {
@@ -617,6 +619,7 @@ impl B2bua {
     fn command(&mut self, id: CommandId, ask: Ask) {
         let answer = match ask {
             Ask::Ladder(call) => self.node.ladder.show(call),
+            Ask::Trace(wanted) => self.node.ladder.trace(&wanted),
             Ask::Explain(question) => match question.ask(&self.node.directory) {
                 Ok(ask) => {
                     let at = question.at.unwrap_or(self.node.now.wall);

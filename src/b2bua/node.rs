@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::action::{Action, LiveCall, Notice, PhoneView, Save};
+use super::action::{Action, LiveCall, Notice, PhoneView, Registration, Save};
 use super::ladder::Ladder;
 use super::line::Line;
 use super::ports::Ports;
 use super::sticky::{Met, Sticky};
 use super::trunks::{Purposes, Trunks, Want};
-use crate::base::{Instant, Map, Now, Timers, Wall};
+use crate::base::{Budget, Instant, Map, Now, Timers, Wall};
 use crate::call::hook::HookQuery;
 use crate::call::record::{CallRecord, RecordId};
 use crate::call::{CallKey, LegKey, Peer, Place, Switch, Ticket};
@@ -22,7 +22,7 @@ use crate::directory::{Directory, E164, Hook, Label};
 use crate::media::{Command, Port, RecordingId};
 use crate::policy::hook::Question;
 use crate::policy::{Live, Way, queue};
-use crate::registrar::{Binding, Change, Registrar};
+use crate::registrar::{Binding, Change, Left, Registrar};
 use crate::sip::{Flow, Transport};
 
 /// Our own addresses, one for each listener, as the other side reaches them.
@@ -74,6 +74,8 @@ pub struct Node {
     pub(super) timers: Timers<Due>,
     pub(super) sticky: Sticky,
     pub(super) ladder: Ladder,
+    /// Lines of the log about phones that come and go.
+    pub(super) comings: Budget,
     pub(super) out: VecDeque<Action>,
     pub(super) locals: Locals,
     /// Phones that an emergency page wants.
@@ -90,17 +92,42 @@ impl Node {
         }
         for change in changes {
             match change {
-                Change::Added(binding) | Change::Refreshed(binding) => {
-                    self.phone_changed(&binding);
-                    self.out.push_back(Action::Save(Save::Binding(Box::new(binding))));
+                Change::Added(binding) => {
+                    self.came_or_went(&binding, None);
+                    self.bound(binding);
                 }
-                Change::Removed { aor, contact } => {
-                    let (aor2, contact2) = (aor.clone(), contact.clone());
-                    self.out.push_back(Action::Notify(Notice::PhoneGone { aor: aor2, contact: contact2 }));
+                Change::Refreshed(binding) => self.bound(binding),
+                Change::Removed { binding, left } => {
+                    // That it came with another contact says the line of its coming.
+                    if left != Left::Replaced {
+                        self.came_or_went(&binding, Some(left));
+                    }
+                    let at = self.now.wall.min(binding.expires_at);
+                    let (phone, because) = (Box::new(self.phone(&binding)), left.words().to_owned());
+                    self.out.push_back(Action::Notify(Notice::PhoneGone { phone, at, because }));
+                    let Binding { aor, contact, .. } = *binding;
                     self.out.push_back(Action::Save(Save::Unbind { aor, contact }));
                 }
             }
         }
+    }
+
+    fn bound(&mut self, binding: Binding) {
+        self.phone_changed(&binding);
+        self.out.push_back(Action::Save(Save::Binding(Box::new(binding))));
+    }
+
+    fn came_or_went(&mut self, binding: &Binding, left: Option<Left>) {
+        let Some(untold) = self.comings.note(self.now.mono) else { return };
+        let told = Registration {
+            extension: binding.aor.clone(),
+            source: binding.flow,
+            user_agent: binding.user_agent.clone(),
+            expires_at: binding.expires_at,
+            left,
+            untold,
+        };
+        self.out.push_back(Action::Notify(Notice::Registration(Box::new(told))));
     }
 
     /// Tells readers what is known of a phone now.
@@ -114,6 +141,7 @@ impl Node {
         PhoneView {
             extension: binding.aor.clone(),
             name,
+            registered: true,
             contact: binding.contact.clone(),
             transport: binding.flow.transport.param().to_owned(),
             source: binding.flow.remote.to_string(),
@@ -121,6 +149,7 @@ impl Node {
             expires_at: binding.expires_at,
             trouble: trouble.map(|(trouble, _)| trouble),
             trouble_until: trouble.and_then(|(_, until)| until),
+            unanswered_at: self.registrar.unanswered(binding),
         }
     }
 }
@@ -251,6 +280,12 @@ impl Switch for Node {
 
     fn trunk_said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>) {
         self.trunks.said(now, trunk, flow, fault, &mut self.wants);
+    }
+
+    fn phone_said(&mut self, now: Now, extension: &str, flow: &Flow, answered: bool) {
+        for binding in self.registrar.invited(now, extension, flow, answered) {
+            self.phone_changed(&binding);
+        }
     }
 
     fn take_over(&mut self, page: CallKey, extension: &Label, words: &str) {

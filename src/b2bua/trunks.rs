@@ -20,6 +20,7 @@ use crate::directory::{Directory, Label, Trunk};
 use crate::sip::digest::{self, Challenge};
 use crate::sip::originate;
 use crate::sip::{Flow, Message, Method, Name, Transport, Uri};
+use crate::transaction::{Failure, NO_ANSWER};
 
 /// Between two OPTIONS to an address that is up.
 const PROBE_UP: Duration = Duration::from_secs(30);
@@ -140,7 +141,8 @@ struct Registration {
 enum Registered {
     NotYet,
     Until(Instant),
-    Refused(String),
+    /// It was refused, or came to nothing: how, in words.
+    Not(String),
 }
 
 /// What a request of ours was for.
@@ -309,21 +311,24 @@ impl Trunks {
         }
     }
 
-    /// Nobody answered a request of ours, or (`refused`) it could not be delivered.
-    pub fn unanswered(&mut self, now: Now, purpose: Purpose, refused: bool, wants: &mut Vec<Want>) {
-        let because = if refused { "nobody listens there" } else { "no answer" };
+    /// Nobody answered a request of ours, or it could not be delivered.
+    pub fn unanswered(&mut self, now: Now, purpose: Purpose, failure: Option<Failure>, wants: &mut Vec<Want>) {
         match purpose {
             Purpose::Probe { trunk, address, round } => {
                 let addresses = self.list.get(trunk).into_iter().flat_map(|s| &s.uris).flat_map(|l| &l.addresses);
                 let mut out = addresses.filter(|a| a.flow.remote == address && a.asked && a.round == round);
-                if out.next().is_some() {
-                    let sign = if refused { Sign::Refused(because) } else { Sign::Silent };
+                if let Some(transport) = out.next().map(|a| a.flow.transport) {
+                    let sign = match failure {
+                        Some(gone @ (Failure::Refused | Failure::Unreachable)) => Sign::Refused(gone.words(transport)),
+                        Some(Failure::Closed | Failure::Full) | None => Sign::Silent,
+                    };
                     self.health(now, trunk, address, sign, wants);
                 }
             }
-            Purpose::Register { trunk, .. } => {
-                if let Some(r) = self.list.get_mut(trunk).and_then(|s| s.registration.as_mut()) {
-                    r.refused(now, because.to_owned());
+            Purpose::Register { trunk, flow } => {
+                let because = failure.map_or(NO_ANSWER, |failure| failure.words(flow.transport));
+                if let Some(state) = self.list.get_mut(trunk) {
+                    state.not_registered(now, format!("registration failed: {because}"));
                     wants.push(Want::Changed(trunk));
                 }
             }
@@ -462,7 +467,7 @@ impl Trunks {
                 Registered::NotYet => "not yet registered".to_owned(),
                 Registered::Until(until) if *until > now.mono => "registered".to_owned(),
                 Registered::Until(_) => "expired".to_owned(),
-                Registered::Refused(because) => format!("not registered: {because}"),
+                Registered::Not(because) => because.clone(),
             }),
             calls: state.calls,
             uris: state.uris.iter().map(uri).collect(),
@@ -505,7 +510,7 @@ impl Trunks {
                 false => tracing::warn!(trunk = &*state.name, because, "trunk is down: calls avoid it"),
             }
             // Nobody waits out a back-off that a dead carrier caused.
-            if let Some(r) = state.registration.as_mut().filter(|r| up && matches!(r.state, Registered::Refused(_))) {
+            if let Some(r) = state.registration.as_mut().filter(|r| up && matches!(r.state, Registered::Not(_))) {
                 (r.due, r.pause) = (now.mono, REGISTER_PAUSE);
             }
             wants.push(Want::Changed(trunk));
@@ -547,7 +552,11 @@ impl Trunks {
                 let (Some((name, challenge)), Some(user), Some(password)) =
                     (Challenge::choose(msg), config.username.as_deref(), config.password.as_ref())
                 else {
-                    r.refused(now, format!("{} {phrase}, and no username and password for it", msg.status()));
+                    let status = msg.status();
+                    state.not_registered(
+                        now,
+                        format!("registration refused: {status} {phrase}, and no username and password for it"),
+                    );
                     return wants.push(Want::Changed(trunk));
                 };
                 r.challenged += 1;
@@ -569,11 +578,7 @@ impl Trunks {
                 wants.push(Want::Send { flow, purpose, method: Method::Register, authorization: None });
                 return;
             }
-            status => {
-                let because = format!("{status} {phrase}");
-                tracing::warn!(trunk = &*state.name, because, "the carrier refused our registration");
-                r.refused(now, because);
-            }
+            status => state.not_registered(now, format!("registration refused: {status} {phrase}")),
         }
         wants.push(Want::Changed(trunk));
     }
@@ -593,6 +598,15 @@ impl State {
             because: "not asked yet".into(),
             registration: None,
         }
+    }
+
+    /// A registration was refused or came to nothing: `how`, in words. The same is told once.
+    fn not_registered(&mut self, now: Now, how: String) {
+        let Some(r) = self.registration.as_mut() else { return };
+        if r.state != Registered::Not(how.clone()) {
+            tracing::warn!(trunk = &*self.name, "{how}; calls are tried all the same");
+        }
+        r.failed(now, how);
     }
 }
 
@@ -699,12 +713,12 @@ impl Registration {
         self.seq += 1;
     }
 
-    fn refused(&mut self, now: Now, because: String) {
+    fn failed(&mut self, now: Now, how: String) {
         self.asked = false;
         self.challenged = 0;
         self.due = now.mono + self.pause;
         self.pause = (self.pause * 2).min(REGISTER_PAUSE_MAX);
-        self.state = Registered::Refused(because);
+        self.state = Registered::Not(how);
     }
 }
 
@@ -840,9 +854,9 @@ mod tests {
         trunks.health(now, 0, remote(0), Sign::Answered, &mut Vec::new());
         let (now, second) = asked(&mut trunks, PROBE_UP);
         assert!(first.is_some() && second.is_some() && first != second);
-        trunks.unanswered(now, first.expect("asked"), false, &mut Vec::new());
+        trunks.unanswered(now, first.expect("asked"), None, &mut Vec::new());
         assert!(trunks.is_up("t"));
-        trunks.unanswered(now, second.expect("asked"), false, &mut Vec::new());
+        trunks.unanswered(now, second.expect("asked"), None, &mut Vec::new());
         assert!(!trunks.is_up("t"));
     }
 

@@ -17,9 +17,40 @@ pub const LINES: u32 = 60;
 #[derive(Debug)]
 pub struct Lines<K> {
     seen: BTreeMap<K, Seen>,
+    budget: Budget,
+}
+
+/// So many lines in [`QUIET`]; what is more is only counted.
+#[derive(Debug)]
+pub struct Budget {
+    most: u32,
     lines: u32,
     since: Instant,
     untold: u32,
+}
+
+impl Budget {
+    /// At most so many lines.
+    pub fn new(most: u32) -> Budget {
+        Budget { most, lines: 0, since: Instant::default(), untold: 0 }
+    }
+
+    /// Something happened. None: nothing is to be written of it; else how many were not told since the last line.
+    pub fn note(&mut self, now: Instant) -> Option<u32> {
+        if self.since + QUIET <= now {
+            (self.lines, self.since) = (0, now);
+        }
+        if self.lines >= self.most {
+            self.skip();
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    fn skip(&mut self) {
+        self.untold = self.untold.saturating_add(1);
+    }
 }
 
 #[derive(Debug)]
@@ -39,16 +70,13 @@ pub struct Line {
 
 impl<K> Default for Lines<K> {
     fn default() -> Lines<K> {
-        Lines { seen: BTreeMap::new(), lines: 0, since: Instant::default(), untold: 0 }
+        Lines { seen: BTreeMap::new(), budget: Budget::new(LINES) }
     }
 }
 
 impl<K: Ord> Lines<K> {
     /// It happened. None: nothing is to be written of it.
     pub fn note(&mut self, now: Instant, key: K) -> Option<Line> {
-        if self.since + QUIET <= now {
-            (self.lines, self.since) = (0, now);
-        }
         let before = self.seen.get(&key).map(|seen| (seen.quiet_until > now, seen.again));
         if before.is_none() && self.seen.len() >= KEPT {
             self.seen.retain(|_, seen| seen.quiet_until > now);
@@ -57,13 +85,13 @@ impl<K: Ord> Lines<K> {
         if quiet && let Some(seen) = self.seen.get_mut(&key) {
             seen.again = seen.again.saturating_add(1);
         }
-        if quiet || self.lines >= LINES || self.seen.len() >= KEPT {
-            self.untold = self.untold.saturating_add(1);
+        if quiet || self.seen.len() >= KEPT {
+            self.budget.skip();
             return None;
         }
+        let untold = self.budget.note(now)?;
         self.seen.insert(key, Seen { quiet_until: now + QUIET, again: 0 });
-        self.lines += 1;
         let again = before.map_or(0, |(_, again)| again);
-        Some(Line { again, untold: std::mem::take(&mut self.untold) })
+        Some(Line { again, untold })
     }
 }

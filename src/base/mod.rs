@@ -5,7 +5,7 @@ pub mod rng;
 pub mod time;
 pub mod timer;
 
-pub use lines::Lines;
+pub use lines::{Budget, Lines};
 pub use rng::Rng;
 pub use time::{Instant, Now, Wall};
 pub use timer::Timers;

@@ -468,12 +468,12 @@ impl Call {
         match event {
             Event::Progress { status, body, early } => self.progress(legs, cx, key, status, body, early),
             Event::Answered { body, early } => self.answered(legs, cx, key, body, early),
-            Event::Refused { status, phrase, reason, connected, contacts } => {
-                self.branch_failed(legs, cx, key, Final { status, phrase, reason }, connected, &contacts)
+            Event::Refused { status, phrase, reason, connected, contacts, unheard } => {
+                self.branch_failed(legs, cx, key, Final { status, phrase, reason, unheard }, connected, &contacts)
             }
             Event::Lost { because, status } => {
                 let phrase = because.unwrap_or_else(|| "no response".to_owned());
-                self.branch_failed(legs, cx, key, Final { status, phrase, reason: None }, false, &[]);
+                self.branch_failed(legs, cx, key, Final { status, phrase, reason: None, unheard: true }, false, &[]);
             }
             // A loser of an earlier round that is over now.
             Event::Gone => self.bury(legs, cx, key),
@@ -665,7 +665,11 @@ impl Call {
         let Some(leg) = legs.get(key) else { return };
         let (peer, number, flow) = (leg.peer.clone(), leg.number, leg.flow());
         let status = last.status;
-        let why = last.reason.clone().unwrap_or_else(|| format!("{} {}", last.status, last.phrase));
+        let why = match (&last.reason, last.unheard) {
+            (Some(reason), _) => reason.clone(),
+            (None, true) => last.phrase.clone(),
+            (None, false) => format!("{} {}", last.status, last.phrase),
+        };
         let last = last.for_callers();
         self.journey.over(cx.now, number, LegResult::of(status), Some(why.clone()));
         self.bury(legs, cx, key);
@@ -927,7 +931,7 @@ impl Ringing {
 
 impl Final {
     pub(super) fn new(status: u16, phrase: &str) -> Final {
-        Final { status, phrase: phrase.to_owned(), reason: None }
+        Final { status, phrase: phrase.to_owned(), reason: None, unheard: false }
     }
 
     /// As a caller may hear it: a redirection or a challenge was meant for us.

@@ -115,6 +115,8 @@ pub trait Switch: policy::Live {
     fn idle(&mut self, now: Instant, agent: &Label, wrap_up: Duration);
     /// A trunk's address did not take a call; it did, if `fault` is none.
     fn trunk_said(&mut self, now: Now, trunk: &str, flow: &Flow, fault: Option<&str>);
+    /// A phone of the extension answered an INVITE by anything at all, or did not.
+    fn phone_said(&mut self, now: Now, extension: &str, flow: &Flow, answered: bool);
     /// An emergency page wants a phone that is in other calls: they end, or go on without it. `words`: the reason.
     fn take_over(&mut self, page: CallKey, extension: &Label, words: &str);
     /// A leg of this call has this Call-ID (for ladders).
@@ -300,6 +302,8 @@ pub struct Final {
     pub phrase: String,
     /// Reason header.
     pub reason: Option<String>,
+    /// Nothing was heard of the peer: the status is ours, and the phrase says what was the matter.
+    pub unheard: bool,
 }
 
 #[derive(Debug)]
@@ -524,6 +528,11 @@ impl Call {
 
     /// The recorder closed the file, or did not in time.
     pub fn recorded(&mut self, cx: &mut Cx<'_>, result: Option<Recorded>) {
+        if let Some(why) = result.as_ref().and_then(|result| result.no_file.clone()) {
+            // A record names no file that there is not.
+            self.recording = None;
+            self.plan.why.push(policy::Why::new("recording", format!("there is none: {why}")));
+        }
         if let Some(entry) = &mut self.recording {
             match result {
                 Some(result) => {

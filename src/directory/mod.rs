@@ -241,6 +241,23 @@ impl Directory {
         self.duties.iter().find(|d| &*d.name == name)
     }
 
+    /// Whether any call may be recorded from its answer on.
+    pub fn records(&self) -> bool {
+        let turns = self.duties.iter().flat_map(|d| d.roster.iter().flat_map(|turn| &turn.to));
+        let steps = (self.routes.iter().flat_map(|r| &r.to))
+            .chain(self.queues.iter().flat_map(|q| &q.overflow))
+            .chain(self.branches.iter().flat_map(|b| &b.to))
+            .chain(self.dealers.iter().flat_map(|d| &d.to))
+            .chain(self.duties.iter().flat_map(|d| &d.otherwise))
+            .chain(turns);
+        let mut said = (self.extensions.iter().map(|e| e.record))
+            .chain(self.queues.iter().map(|q| q.record))
+            .chain(self.routes.iter().map(|r| r.record))
+            .chain(steps.map(|step| step.record));
+        let any = self.recording == Recording::All || said.any(|record| record == Some(Recording::All));
+        any && self.media.relay == Relay::Always
+    }
+
     /// The members of a group, in file order; only those in `branch` if it is named. Loudspeaker phones are in no group that
     /// answers calls.
     pub fn members<'a>(&'a self, group: &'a str, branch: Option<&'a str>) -> impl Iterator<Item = &'a Extension> {

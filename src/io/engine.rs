@@ -471,7 +471,8 @@ impl<C: Core, O: Outside> Engine<C, O> {
                     | Notice::PhoneGone { .. }
                     | Notice::Trunk(_)
                     | Notice::LoginFailed(_)
-                    | Notice::NotTaken(_) => {}
+                    | Notice::NotTaken(_)
+                    | Notice::Registration(_) => {}
                 }
                 self.outside.notify(notice);
             }

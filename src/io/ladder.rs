@@ -73,8 +73,8 @@ fn rung(columns: usize, from: usize, to: usize, name: &str) -> String {
     line.into_iter().collect()
 }
 
-/// `INVITE (sdp)`, `183 Session Progress (sdp)`, `200 OK BYE`.
-fn name(message: &str) -> String {
+/// A message in a few words: `INVITE (sdp)`, `183 Session Progress (sdp)`, `200 OK BYE`.
+pub fn name(message: &str) -> String {
     let (head, body) = message.split_once("\r\n\r\n").unwrap_or((message, ""));
     let first = head.lines().next().unwrap_or_default();
     let mut words = first.splitn(3, ' ');

@@ -1,12 +1,43 @@
 //! What readers outside the engine see of the present: calls, phones, trunks. The engine writes, anybody reads; the truth of a
 //! call stays in the core. No guard of a table leaves this file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::b2bua::{LiveCall, Notice, PhoneView, TrunkView};
+use crate::base::Wall;
 use crate::call::record::RecordId;
+use crate::directory::Extension;
+
+/// An extension without a registered phone.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Away {
+    /// Extension.
+    pub extension: String,
+    /// Person or place.
+    pub name: String,
+    /// Always false.
+    pub registered: bool,
+    /// The phone that was registered last, if one was since the server began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Seen>,
+}
+
+/// What was seen of a phone that is gone.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// Until when it was registered.
+    pub at: Wall,
+    /// Why it is not any more.
+    pub because: String,
+    /// Where its packets came from.
+    pub source: String,
+    /// User-Agent.
+    pub user_agent: Option<String>,
+}
 
 /// The views. Copies share them.
 #[derive(Clone, Default, Debug)]
@@ -18,6 +49,8 @@ struct Tables {
     calls: DashMap<RecordId, Box<LiveCall>>,
     /// By address of record and contact.
     phones: DashMap<(String, String), PhoneView>,
+    /// By extension: the phone that went last.
+    gone: DashMap<String, Seen>,
     trunks: DashMap<String, TrunkView>,
 }
 
@@ -31,10 +64,14 @@ impl Live {
             Notice::Phone(phone) => {
                 tables.phones.insert((phone.extension.clone(), phone.contact.clone()), *phone);
             }
-            Notice::PhoneGone { aor, contact } => drop(tables.phones.remove(&(aor, contact))),
+            Notice::PhoneGone { phone, at, because } => {
+                let PhoneView { extension, contact, source, user_agent, .. } = *phone;
+                tables.phones.remove(&(extension.clone(), contact));
+                tables.gone.insert(extension, Seen { at, because, source, user_agent });
+            }
             Notice::Trunk(trunk) => drop(tables.trunks.insert(trunk.name.clone(), *trunk)),
             // They are for the log, and no state.
-            Notice::LoginFailed(_) | Notice::NotTaken(_) => {}
+            Notice::LoginFailed(_) | Notice::NotTaken(_) | Notice::Registration(_) => {}
         }
     }
 
@@ -57,6 +94,18 @@ impl Live {
         phones
     }
 
+    /// Of these extensions those without a registered phone, and what was seen of it last, since this server began.
+    pub fn away<'a>(&self, extensions: impl Iterator<Item = &'a Extension>) -> Vec<Away> {
+        let here: BTreeSet<String> = self.0.phones.iter().map(|p| p.extension.clone()).collect();
+        let away = extensions.filter(|e| !here.contains(&*e.number)).map(|e| Away {
+            extension: e.number.to_string(),
+            name: e.name.to_string(),
+            registered: false,
+            last: self.0.gone.get(&*e.number).map(|seen| seen.clone()),
+        });
+        away.collect()
+    }
+
     /// Trunks by name.
     pub fn trunks(&self) -> Vec<TrunkView> {
         let mut trunks: Vec<TrunkView> = self.0.trunks.iter().map(|t| t.clone()).collect();
@@ -68,15 +117,15 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Wall;
 
     #[test]
     fn phones_come_change_and_go() {
         let live = Live::default();
-        let phone = |extension: &str, source: &str| {
-            Notice::Phone(Box::new(PhoneView {
+        let view = |extension: &str, source: &str| {
+            Box::new(PhoneView {
                 extension: extension.into(),
                 name: String::new(),
+                registered: true,
                 contact: "sip:x".into(),
                 transport: "udp".into(),
                 source: source.into(),
@@ -84,15 +133,22 @@ mod tests {
                 expires_at: Wall::default(),
                 trouble: None,
                 trouble_until: None,
-            }))
+                unanswered_at: None,
+            })
         };
+        let phone = |extension: &str, source: &str| Notice::Phone(view(extension, source));
         let copy = live.clone();
         for notice in [phone("122", "a"), phone("121", "a"), phone("122", "b")] {
             live.apply(notice);
         }
         let seen: Vec<_> = copy.phones().into_iter().map(|p| (p.extension, p.source)).collect();
         assert_eq!(seen, [("121".into(), "a".into()), ("122".into(), "b".into())]);
-        live.apply(Notice::PhoneGone { aor: "122".into(), contact: "sip:x".into() });
+        let at = Wall::from_micros(7);
+        live.apply(Notice::PhoneGone { phone: view("122", "b"), at, because: "it signed off".into() });
         assert_eq!(copy.phones().len(), 1);
+        let extensions = ["121", "122", "123"].map(|n| Extension::new(n, "Anna", "a long password"));
+        let away = copy.away(extensions.iter());
+        let last = away.iter().map(|a| (a.extension.as_str(), a.last.as_ref().map(|l| (l.at, l.because.as_str()))));
+        assert_eq!(last.collect::<Vec<_>>(), [("122", Some((at, "it signed off"))), ("123", None)]);
     }
 }

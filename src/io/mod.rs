@@ -31,6 +31,7 @@ pub mod store;
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -94,6 +95,26 @@ pub enum StartError {
         "another strowger runs with the data directory {0}; stop it, or give this one a `data_dir` of its own in [node]"
     )]
     Running(PathBuf),
+    /// The folder of recordings.
+    #[error(
+        "cannot write recordings into {path}: {error}; make it writable for the user that runs strowger, or change `dir` in [recording]"
+    )]
+    Recordings {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The address of the RTP ports.
+    #[error(
+        "cannot receive media on {address}: {error}; change `bind` in [media] to an address of this machine (`ip addr` shows which it has)"
+    )]
+    Media {
+        /// Which.
+        address: IpAddr,
+        /// What the system says.
+        error: io::Error,
+    },
     /// Something the system ought to have.
     #[error("cannot {what}: {error}")]
     System {
@@ -175,6 +196,14 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
     if listeners.buffer < net::udp::BUFFER {
         let (got, wanted) = (listeners.buffer / 1024, net::udp::BUFFER / 1024);
         tracing::warn!("UDP socket buffers are {got} KiB, {wanted} are better: raise net.core.rmem_max and wmem_max");
+    }
+    if config.directory.media.relay == Relay::Always {
+        let address = config.media.bind;
+        UdpSocket::bind((address, 0)).map_err(|error| StartError::Media { address, error })?;
+    }
+    if config.directory.records() {
+        let path = &config.files.recordings;
+        record::writable(path).map_err(|error| StartError::Recordings { path: path.clone(), error })?;
     }
     let inlet = Inlet::new(metrics.clone()).map_err(StartError::system("create an eventfd"))?;
 
@@ -450,6 +479,11 @@ impl Handle {
         &self.0.live
     }
 
+    /// Extensions without a registered phone.
+    pub fn away(&self) -> Vec<live::Away> {
+        self.0.live.away(self.0.directory.load().extensions.iter())
+    }
+
     /// What was. Blocks: not for an async thread.
     pub fn reader(&self) -> Result<Box<dyn store::Reader>, store::StoreError> {
         Ok(Box::new(store::sqlite::Sqlite::open_reader(&self.0.fixed.files.database)?))
@@ -540,6 +574,13 @@ impl Handle {
     fn read_again(&self) -> Result<Vec<String>, config::problem::Report> {
         let new = Config::load(&self.0.fixed.path)?;
         let mut notes = self.0.fixed.changed(&new);
+        let recordings = &self.0.fixed.files.recordings;
+        if new.directory.records()
+            && let Err(error) = record::writable(recordings)
+        {
+            let path = recordings.display();
+            notes.push(format!("no recording can be written into {path}: {error} ([recording] dir)"));
+        }
         // Before the directory that names them.
         self.0.sounds.store(new.sounds);
         let mut directory = Arc::unwrap_or_clone(new.directory);
@@ -693,6 +734,20 @@ impl Outside for World {
                 "a carrier's call was not taken: {}",
                 call.because
             );
+        }
+        if let Notice::Registration(phone) = &notice {
+            let (extension, source, transport) =
+                (&*phone.extension, phone.source.remote, phone.source.transport.param());
+            let agent = phone.user_agent.as_deref().unwrap_or("-");
+            let untold = (phone.untold > 0).then_some(phone.untold);
+            match phone.left {
+                None => tracing::info!(
+                    extension, %source, transport, user_agent = ?agent, until = %phone.expires_at, untold, "phone registered"
+                ),
+                Some(left) => tracing::info!(
+                    extension, %source, transport, user_agent = ?agent, untold, "phone is gone: {}", left.words()
+                ),
+            }
         }
         self.live.apply(notice);
     }

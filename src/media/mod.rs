@@ -312,7 +312,7 @@ pub struct Stats {
 }
 
 /// What became of a recording.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct Recorded {
     /// Length of the file, in milliseconds.
     pub length_ms: u64,
@@ -322,4 +322,6 @@ pub struct Recorded {
     pub complete: bool,
     /// Codecs that were heard but could not be decoded, as payload types.
     pub undecoded: Vec<u8>,
+    /// Why there is no file at all; none where there is one.
+    pub no_file: Option<String>,
 }

@@ -133,6 +133,7 @@ impl Track {
             gaps_ms: ms(self.sides[0].lost + self.sides[1].lost),
             complete: !self.incomplete,
             undecoded: (0..128).filter(|payload| self.undecoded >> payload & 1 == 1).collect(),
+            no_file: None,
         }
     }
 
@@ -429,7 +430,10 @@ mod tests {
                 world.drain(i * 20 + 520);
             }
             let (sides, result) = world.finish(4000);
-            assert_eq!(result, Recorded { length_ms: 4000, gaps_ms: 0, complete: true, undecoded: vec![] });
+            assert_eq!(
+                result,
+                Recorded { length_ms: 4000, gaps_ms: 0, complete: true, undecoded: vec![], no_file: None }
+            );
             let (from, to) = span(&sides[0], rate).expect("sound");
             assert!((499..=502).contains(&from) && (2497..=2500).contains(&to), "{from} {to}");
             let (from, to) = span(&sides[1], rate).expect("sound");

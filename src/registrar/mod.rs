@@ -85,11 +85,39 @@ pub enum Change {
     Refreshed(Binding),
     /// A binding is gone. If another of the same contact stays, a `Refreshed` of it follows.
     Removed {
-        /// Address of record.
-        aor: String,
-        /// Contact URI.
-        contact: String,
+        /// What it was.
+        binding: Box<Binding>,
+        /// Why.
+        left: Left,
     },
+}
+
+/// Why a binding is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// The phone signed off.
+    SignedOff,
+    /// It did not come again in time.
+    RanOut,
+    /// The same phone came with another contact: a `Change::Added` follows.
+    Replaced,
+    /// It could not be reached, and another phone of the extension found no room.
+    MadeRoom,
+    /// Its extension is not configured any more.
+    NoExtension,
+}
+
+impl Left {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Left::SignedOff => "it signed off",
+            Left::RanOut => "its registration ran out",
+            Left::Replaced => "it came with another contact",
+            Left::MadeRoom => "it could not be reached and made room for another phone",
+            Left::NoExtension => "its extension is not configured any more",
+        }
+    }
 }
 
 /// All bindings, and who may make them.
@@ -121,6 +149,8 @@ struct Entry {
     /// `expires_at` on the monotonic clock, which no step of the wall clock moves.
     ends: Instant,
     reach: Reach,
+    /// When it last left an INVITE unanswered; none if it answered the last.
+    unanswered: Option<Wall>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -300,6 +330,24 @@ impl Registrar {
         }
     }
 
+    /// A phone on this flow answered an INVITE by anything at all, or did not. The bindings of which that is news. It is called all
+    /// the same: the next INVITE may get through.
+    pub fn invited(&mut self, now: Now, aor: &str, flow: &Flow, answered: bool) -> Vec<Binding> {
+        let path = Path::from(flow);
+        let entries = self.aors.get_mut(aor).map(|a| a.entries.iter_mut()).into_iter().flatten();
+        let mut news = Vec::new();
+        for entry in entries.filter(|e| (!answered || e.unanswered.is_some()) && Path::from(&e.binding.flow) == path) {
+            entry.unanswered = (!answered).then_some(now.wall);
+            news.push(entry.binding.clone());
+        }
+        news
+    }
+
+    /// When a phone last left an INVITE unanswered; none if it answered the last one.
+    pub fn unanswered(&self, binding: &Binding) -> Option<Wall> {
+        self.entries(&binding.aor).iter().find(|e| e.binding.twin(binding))?.unanswered
+    }
+
     /// Takes back what the store kept over a restart. Connections did not survive it: those phones are registered, but
     /// cannot be reached until they come again. What has expired or has no extension any more is given as removed.
     pub fn restore(&mut self, now: Now, bindings: Vec<Binding>, directory: &Directory, changes: &mut Vec<Change>) {
@@ -307,7 +355,7 @@ impl Registrar {
             let left = (binding.expires_at - now.wall).min(Duration::from_secs(u64::from(MAX_EXPIRES)));
             let extension = directory.extension(&binding.aor);
             let (Some(extension), false) = (extension, left.is_zero() || self.len >= BINDINGS) else {
-                changes.push(binding.gone());
+                changes.push(binding.gone(if extension.is_none() { Left::NoExtension } else { Left::RanOut }));
                 continue;
             };
             let who = extension.number.clone();
@@ -318,7 +366,7 @@ impl Registrar {
                 self.put(who, entries);
                 continue;
             }
-            let entry = Entry { ends: now.mono + left, reach, binding };
+            let entry = Entry { ends: now.mono + left, reach, unanswered: None, binding };
             place(&mut entries, entry);
             self.put(who, entries);
         }
@@ -335,7 +383,7 @@ impl Registrar {
             entries.retain(|e| {
                 let stays = e.ends > now.mono;
                 if !stays {
-                    changes.push(e.binding.gone());
+                    changes.push(e.binding.gone(Left::RanOut));
                 }
                 stays
             });
@@ -354,7 +402,7 @@ impl Registrar {
         let gone: Vec<Label> =
             self.due.iter().map(|(_, who)| who).filter(|who| directory.extension(who).is_none()).cloned().collect();
         for who in gone {
-            changes.extend(self.take(&who).iter().map(|e| e.binding.gone()));
+            changes.extend(self.take(&who).iter().map(|e| e.binding.gone(Left::NoExtension)));
         }
     }
 
@@ -393,7 +441,7 @@ impl Registrar {
         entries.retain(|e| {
             let stays = e.ends > now.mono;
             if !stays {
-                changes.push(e.binding.gone());
+                changes.push(e.binding.gone(Left::RanOut));
             }
             stays
         });
@@ -406,7 +454,7 @@ impl Registrar {
                 if !entries.iter().all(|e| in_order(&e.binding)) {
                     return Err(late());
                 }
-                changes.extend(entries.drain(..).map(|e| e.binding.gone()));
+                changes.extend(entries.drain(..).map(|e| e.binding.gone(Left::SignedOff)));
             }
             Asked::Contacts(wanted) => {
                 let agent = msg.text(Name::UserAgent).map(|a| shorten(a, USER_AGENT_LEN));
@@ -421,7 +469,7 @@ impl Registrar {
                     }
                     let old = at.map(|at| entries.remove(at));
                     if want.expires == 0 {
-                        changes.extend(old.map(|e| e.binding.gone()));
+                        changes.extend(old.map(|e| e.binding.gone(Left::SignedOff)));
                         continue;
                     }
                     if entries.len() >= PER_AOR {
@@ -429,7 +477,7 @@ impl Registrar {
                         let Some(dead) = entries.iter().position(|e| !e.open(now.mono)) else {
                             return Err(Refusal::new(403, "Too Many Contacts"));
                         };
-                        changes.push(entries.remove(dead).binding.gone());
+                        changes.push(entries.remove(dead).binding.gone(Left::MadeRoom));
                     }
                     let lasting = Duration::from_secs(u64::from(want.expires));
                     let binding = Binding {
@@ -445,15 +493,19 @@ impl Registrar {
                         // What is written down is written in milliseconds.
                         expires_at: Wall::from_micros((now.wall + lasting).micros() / 1000 * 1000),
                     };
+                    // That it comes again does not prove that it hears us.
+                    let unanswered = old.as_ref().and_then(|old| old.unanswered);
                     match old {
                         Some(old) if old.binding.twin(&binding) => {
                             changes.push(Change::Refreshed(binding.clone()));
                         }
-                        Some(old) => changes.extend([old.binding.gone(), Change::Added(binding.clone())]),
+                        Some(old) => {
+                            changes.extend([old.binding.gone(Left::Replaced), Change::Added(binding.clone())]);
+                        }
                         None => changes.push(Change::Added(binding.clone())),
                     }
                     fresh.push(binding.contact.clone());
-                    place(&mut entries, Entry { binding, ends: now.mono + lasting, reach: Reach::Open });
+                    place(&mut entries, Entry { binding, ends: now.mono + lasting, reach: Reach::Open, unanswered });
                 }
             }
         }
@@ -469,7 +521,8 @@ impl Registrar {
     /// The store and the readers know a binding by its contact; when one of two with the same contact goes, the other is told again.
     fn keep_twins(&self, changes: &mut Vec<Change>) {
         for at in 0..changes.len() {
-            let Change::Removed { aor, contact } = &changes[at] else { continue };
+            let Change::Removed { binding, .. } = &changes[at] else { continue };
+            let (aor, contact) = (&binding.aor, &binding.contact);
             let told = |twin: &Binding| {
                 let of = |c: &Change| matches!(c, Change::Added(b) | Change::Refreshed(b) if b.aor == twin.aor && b.twin(twin));
                 changes[at..].iter().any(of)
@@ -550,8 +603,8 @@ impl Registrar {
 }
 
 impl Binding {
-    fn gone(&self) -> Change {
-        Change::Removed { aor: self.aor.clone(), contact: self.contact.clone() }
+    fn gone(&self, left: Left) -> Change {
+        Change::Removed { binding: Box::new(self.clone()), left }
     }
 
     /// The same phone at the same place.

@@ -122,7 +122,7 @@ fn a_phone_comes_is_listed_refreshes_and_goes() {
 
     let gone = desk.udp(120, 4, &["Contact: <sip:121@10.0.0.1:5062>;expires=0"]);
     assert_eq!((gone.status(), gone.header(Name::Contact)), (200, None));
-    assert!(matches!(&desk.changes[..], [Change::Removed { .. }]));
+    assert!(matches!(&desk.changes[..], [Change::Removed { left: Left::SignedOff, .. }]));
     assert_eq!((desk.registrar.len(), desk.registrar.deadline()), (0, None));
     assert_eq!(desk.registrar.by_flow(&flow(Transport::Udp, 1, 5062)), None);
 }
@@ -278,7 +278,7 @@ fn a_phone_that_moved_replaces_itself() {
     desk.udp(1, 2, &[&with("sip:121@10.0.0.1:2", "")]);
     assert_eq!(desk.contacts(1), ["sip:121@10.0.0.1:2"]);
     assert!(
-        matches!(&desk.changes[..], [Change::Removed { contact, .. }, Change::Added(_)] if contact == "sip:121@10.0.0.1:1")
+        matches!(&desk.changes[..], [Change::Removed { binding, left: Left::Replaced }, Change::Added(_)] if binding.contact == "sip:121@10.0.0.1:1")
     );
     // Two flows of one phone are two bindings; two phones with one private address are two.
     desk.udp(2, 3, &[&with("sip:121@10.0.0.1:3", ";reg-id=1"), &with("sip:121@10.0.0.1:4", ";reg-id=2")]);
@@ -348,7 +348,7 @@ fn expiry_is_a_tick_and_a_clock_step_is_nothing() {
     desk.registrar.tick(stepped, &mut desk.changes);
     assert!(desk.changes.is_empty());
     desk.registrar.tick(Now { mono: due, wall: at(0).wall }, &mut desk.changes);
-    assert!(matches!(&desk.changes[..], [Change::Removed { .. }]));
+    assert!(matches!(&desk.changes[..], [Change::Removed { left: Left::RanOut, .. }]));
     assert!(desk.registrar.is_empty() && desk.registrar.deadline().is_none());
 }
 
@@ -362,7 +362,10 @@ fn a_reload_takes_the_bindings_of_gone_extensions() {
     desk.registrar.reload(&desk.office, &mut Vec::new());
     assert_eq!(desk.registrar.len(), 1);
     desk.registrar.reload(&next, &mut desk.changes);
-    assert!(desk.registrar.is_empty() && matches!(desk.changes.last(), Some(Change::Removed { .. })));
+    assert!(
+        desk.registrar.is_empty()
+            && matches!(desk.changes.last(), Some(Change::Removed { left: Left::NoExtension, .. }))
+    );
 }
 
 #[test]
@@ -474,7 +477,9 @@ proptest! {
                         store.retain(|s| !s.twin(&b) || s.aor != b.aor);
                         store.push(b);
                     }
-                    Change::Removed { aor, contact } => store.retain(|s| s.aor != aor || s.contact != contact),
+                    Change::Removed { binding, .. } => {
+                        store.retain(|s| s.aor != binding.aor || s.contact != binding.contact);
+                    }
                 }
             }
             let all: Vec<&Binding> = registrar.all().collect();

@@ -382,6 +382,11 @@ impl Malformed {
         Malformed { drop: Some(reason), answer: None, head: None }
     }
 
+    /// What arrived, of a message that can be answered.
+    pub fn wire(&self) -> Option<&[u8]> {
+        self.head.as_ref().map(|head| &*head.wire)
+    }
+
     /// The stateless answer, to be sent to where the message came from (its Via is not to be trusted). None for what is dropped:
     /// responses and ACK are never answered.
     pub fn response(&self, remote: SocketAddr) -> Option<Bytes> {

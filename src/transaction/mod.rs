@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 use crate::base::{Instant, Rng, Timers};
-use crate::sip::{Flow, Message, Method, Name, NameAddr, Writer, phrase};
+use crate::sip::{Flow, Message, Method, Name, NameAddr, Transport, Writer, phrase};
 
 pub mod client;
 pub mod client_invite;
@@ -91,6 +91,22 @@ pub enum Failure {
     Closed,
     /// Too many client transactions.
     Full,
+}
+
+/// In words: a request had no answer in time.
+pub const NO_ANSWER: &str = "no answer";
+
+impl Failure {
+    /// In words, for records, readers and the log.
+    pub fn words(self, transport: Transport) -> &'static str {
+        match self {
+            Failure::Refused if transport.reliable() => "nobody listens there (connection refused)",
+            Failure::Refused => "nobody listens there (ICMP)",
+            Failure::Unreachable => "no way there",
+            Failure::Closed => "the connection was closed",
+            Failure::Full => "too many requests under way",
+        }
+    }
 }
 
 /// What the layer has to say. `U` is the user's token.

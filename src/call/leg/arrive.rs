@@ -1,12 +1,12 @@
 //! What arrives for a leg: requests within its dialog, answers to ours, failures, deadlines. Each is a state and an input.
 
 use super::super::{Cx, Owner};
-use super::{ALLOW, Asked, Event, Leg, MAX_ASKED, State, Up, Waiting, moved, next, pass_until, refuse, sdp};
+use super::{ALLOW, Asked, Event, Leg, MAX_ASKED, Peer, State, Up, Waiting, moved, next, pass_until, refuse, sdp};
 use crate::dialog::invite::{Act, Part};
 use crate::dialog::refresh::Due;
 use crate::sip::digest::{self, Challenge};
 use crate::sip::{Flow, Message, Method, Name, Refusal, Writer, phrase};
-use crate::transaction::{ClientKey, Failure, Output, ServerKey};
+use crate::transaction::{ClientKey, Failure, NO_ANSWER, Output, ServerKey};
 
 impl Leg {
     /// A request within the dialog.
@@ -187,17 +187,20 @@ impl Leg {
     /// Nobody answered a request of ours, or it could not be sent.
     pub fn on_failure(&mut self, cx: &mut Cx<'_>, key: ClientKey, failure: Option<Failure>) -> Option<Event> {
         let (status, words) = match failure {
-            None => (408, "no answer"),
-            Some(Failure::Refused) => (503, "nobody listens there"),
-            Some(Failure::Unreachable) => (503, "no way there"),
-            Some(Failure::Closed) => (503, "the connection was closed"),
-            Some(Failure::Full) => (503, "too many requests under way"),
+            None => (408, NO_ANSWER),
+            Some(failure) => (503, failure.words(self.flow.transport)),
         };
         match &mut self.state {
             State::Calling(calling) if calling.key == key => {
                 let connected = calling.rang;
+                if !calling.heard
+                    && let Peer::Extension(number) = &self.peer
+                {
+                    cx.switch.phone_said(cx.now, number, &self.flow, false);
+                }
                 self.state = State::Over;
-                Some(Event::Refused { status, phrase: words.to_owned(), reason: None, connected, contacts: Vec::new() })
+                let (phrase, contacts) = (words.to_owned(), Vec::new());
+                Some(Event::Refused { status, phrase, reason: None, connected, contacts, unheard: true })
             }
             // A connection is not the peer: what did not get through costs itself, not the call (RFC 3261 8.1.3.1).
             State::Up(up) if failure.is_some() && self.flow.transport.reliable() => {
@@ -256,7 +259,8 @@ impl Leg {
                 calling.cancelled = true;
                 cx.tx.cancel(now, calling.key, None, cx.said);
                 let phrase = "no answer at all".to_owned();
-                Some(Event::Refused { status: 408, phrase, reason: None, connected: false, contacts: Vec::new() })
+                let contacts = Vec::new();
+                Some(Event::Refused { status: 408, phrase, reason: None, connected: false, contacts, unheard: true })
             }
             State::Up(up) => {
                 let mut acts = Vec::new();

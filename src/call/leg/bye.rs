@@ -1,7 +1,8 @@
 //! The end of a leg, by us: BYE, CANCEL or a refusal, whatever it is doing.
 
 use super::super::{Cx, Owner};
-use super::{Credentials, Leg, State, USER_AGENT, Up, next};
+use super::invite::SILENT_PHONE;
+use super::{Credentials, Leg, Peer, State, USER_AGENT, Up, next};
 use crate::dialog::Dialog;
 use crate::sip::{Flow, Method, Name, Writer};
 
@@ -21,6 +22,12 @@ impl Leg {
             State::Invited(_) => self.refuse(cx, 487, "Request Terminated", reason),
             State::Calling(calling) => {
                 calling.patience = None;
+                if !calling.heard
+                    && cx.now.mono.since(calling.asked) >= SILENT_PHONE
+                    && let Peer::Extension(number) = &self.peer
+                {
+                    cx.switch.phone_said(cx.now, number, &self.flow, false);
+                }
                 if !calling.cancelled {
                     calling.cancelled = true;
                     cx.tx.cancel(cx.now.mono, calling.key, reason, cx.said);

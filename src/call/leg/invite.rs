@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::super::{Cx, Owner};
 use super::{
-    ALLOW, Calling, Event, Leg, MAX_EARLY, State, USER_AGENT, Up, asked_timer, finish, next, sdp, write_timer,
+    ALLOW, Calling, Event, Leg, MAX_EARLY, Peer, State, USER_AGENT, Up, asked_timer, finish, next, sdp, write_timer,
 };
 use crate::dialog::invite::{Carrier, Offer, Usage};
 use crate::dialog::refresh::{self, Wish};
@@ -19,6 +19,9 @@ use crate::transaction::Output;
 
 /// An address of a trunk that says nothing at all to an INVITE for so long is given up, and the next one tried.
 pub const SILENT_TRUNK: Duration = Duration::from_millis(3500);
+
+/// A phone that has said nothing at all to an INVITE for so long has not answered it: it was sent three times by then.
+pub(super) const SILENT_PHONE: Duration = Duration::from_secs(2);
 
 /// Times that one INVITE is sent again with credentials.
 const MAX_CHALLENGES: u8 = 2;
@@ -146,6 +149,11 @@ impl Leg {
     pub(super) fn invite_answered(&mut self, cx: &mut Cx<'_>, msg: &Message) -> Option<Event> {
         let State::Calling(calling) = &mut self.state else { return None };
         calling.patience = None;
+        if !std::mem::replace(&mut calling.heard, true)
+            && let Peer::Extension(number) = &self.peer
+        {
+            cx.switch.phone_said(cx.now, number, &self.flow, true);
+        }
         let status = msg.status();
         match status {
             100 => None,
@@ -171,7 +179,8 @@ impl Leg {
                 }
                 let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
                 let reason = msg.text(Name::Reason).map(str::to_owned);
-                Some(Event::Refused { status, phrase, reason, connected, contacts: super::super::divert::named(msg) })
+                let contacts = super::super::divert::named(msg);
+                Some(Event::Refused { status, phrase, reason, connected, contacts, unheard: false })
             }
         }
     }
@@ -200,6 +209,7 @@ impl Leg {
                     reason: None,
                     connected: true,
                     contacts: Vec::new(),
+                    unheard: false,
                 },
             });
         };

@@ -88,6 +88,8 @@ pub enum Event {
         connected: bool,
         /// Where it sends the call on to, best first.
         contacts: Vec<String>,
+        /// The peer did not say so: there was no answer, or no way to it, and the phrase says which.
+        unheard: bool,
     },
     /// The caller cancelled.
     Cancelled {
@@ -203,6 +205,10 @@ struct Calling {
     seq: u32,
     rang: bool,
     cancelled: bool,
+    /// When it was first sent.
+    asked: Instant,
+    /// It was answered by anything at all.
+    heard: bool,
     /// When an address that says nothing is given up.
     patience: Option<Instant>,
     challenges: u8,
@@ -312,6 +318,8 @@ impl Leg {
             seq: 0,
             rang: false,
             cancelled: false,
+            asked: cx.now.mono,
+            heard: false,
             patience: None,
             challenges: 0,
             authorization: None,

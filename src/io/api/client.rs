@@ -1,5 +1,6 @@
 //! The command line's side of the control socket.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,14 @@ pub enum ClientError {
     /// Nobody listens there.
     #[error("no server answers at {}: {why}", .socket.display())]
     Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system says.
+        why: String,
+    },
+    /// Somebody may listen there, and this user may not ask him.
+    #[error("this user may not open {}: {why}", .socket.display())]
+    Denied {
         /// The socket.
         socket: PathBuf,
         /// What the system says.
@@ -65,25 +74,29 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| unreachable(e.to_string()))?;
         let talk = async { tokio::time::timeout(PATIENCE, self.talk(method, path, body)).await };
-        match runtime.block_on(talk) {
+        let talked = runtime.block_on(talk);
+        match talked {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(ClientError::Denied { socket: self.socket.clone(), why: error.to_string() })
+            }
             Ok(Ok((status, body))) => {
                 answer(status, &body).unwrap_or_else(|| Err(unreachable("its answer makes no sense".to_owned())))
             }
-            Ok(Err(why)) => Err(unreachable(why)),
+            Ok(Err(why)) => Err(unreachable(why.to_string())),
             Err(_) => Err(unreachable(format!("no answer within {} s", PATIENCE.as_secs()))),
         }
     }
 
-    async fn talk(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Bytes), String> {
-        let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|e| e.to_string())?;
+    async fn talk(&self, method: Method, path: &str, body: Vec<u8>) -> io::Result<(u16, Bytes)> {
+        let stream = tokio::net::UnixStream::connect(&self.socket).await?;
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header("host", "strowger");
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|e| e.to_string())?;
-        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?;
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
         Ok((status, body.to_bytes()))
     }
 }

@@ -6,6 +6,7 @@ use super::{Answer, Control};
 use crate::b2bua::{Ask, LiveCall, PhoneView, TrunkView};
 use crate::call::record::RecordId;
 use crate::io::Handle;
+use crate::io::live::Away;
 use crate::io::store::{Reader, StoreError};
 
 impl Control for Handle {
@@ -19,6 +20,10 @@ impl Control for Handle {
 
     fn phones(&self) -> Vec<PhoneView> {
         self.live().phones()
+    }
+
+    fn away(&self) -> Vec<Away> {
+        Handle::away(self)
     }
 
     fn trunks(&self) -> Vec<TrunkView> {

@@ -6,7 +6,8 @@
 //! | `GET /calls` · `/calls/ID` · `/calls/ID/ladder` | live calls · one, live or past · its SIP messages |
 //! | `GET /records?after=&limit=&since=&until=&number=&outcome=` | finished calls, oldest first |
 //! | `GET /explain?way=&from=&to=&at=` | what would become of a call |
-//! | `GET /phones` · `/trunks` · `/status` | what is registered · carriers · counters |
+//! | `GET /trace?address=&extension=&calls=&after=&limit=` | the last SIP messages that belong to no call |
+//! | `GET /phones` · `/trunks` · `/status` | extensions and their phones · carriers · counters |
 //! | `POST /reload` · `/drain` | reads the configuration again · takes no new calls and ends with the last |
 //! | `POST /directory` | reads again what was imported |
 //! | `POST /pages/NUMBER` | plays the WAV file that is its body over a page |
@@ -32,7 +33,9 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::live::Away;
 use super::store::{Cursor, Filter, Reader, StoreError};
+use crate::b2bua::ladder::Traced;
 use crate::b2bua::{Ask, LiveCall, PhoneView, TrunkView};
 use crate::base::Wall;
 use crate::call::record::{CallRecord, Outcome, RecordId};
@@ -53,6 +56,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn call(&self, id: RecordId) -> Option<LiveCall>;
     /// Registered phones.
     fn phones(&self) -> Vec<PhoneView>;
+    /// Extensions without one.
+    fn away(&self) -> Vec<Away>;
     /// Trunks.
     fn trunks(&self) -> Vec<TrunkView>;
     /// Counters and addresses.
@@ -96,7 +101,8 @@ fn router<C: Control>(control: C) -> Router {
         .route("/calls/{id}/ladder", get(ladder::<C>))
         .route("/records", get(records::<C>))
         .route("/explain", get(explain::<C>))
-        .route("/phones", get(async |State(c): State<C>| list(c.phones())))
+        .route("/trace", get(trace::<C>))
+        .route("/phones", get(async |State(c): State<C>| Json(phones(&c))))
         .route("/trunks", get(async |State(c): State<C>| list(c.trunks())))
         .route("/status", get(async |State(c): State<C>| Json(c.status().await)))
         .route("/reload", post(reload::<C>))
@@ -150,6 +156,26 @@ async fn ladder<C: Control>(State(control): State<C>, InPath(text): InPath<Strin
             Err(Refused(StatusCode::NOT_FOUND, why))
         }
         ladder => Ok(Json(ladder)),
+    }
+}
+
+/// Every extension: with its phones, or without.
+fn phones(control: &impl Control) -> Value {
+    let mut items: Vec<(String, Value)> = Vec::new();
+    items.extend(control.phones().into_iter().map(|p| (p.extension.clone(), json!(p))));
+    items.extend(control.away().into_iter().map(|a| (a.extension.clone(), json!(a))));
+    items.sort_by(|a, b| a.0.cmp(&b.0));
+    json!({ "items": items.into_iter().map(|(_, item)| item).collect::<Vec<Value>>(), "next": null })
+}
+
+async fn trace<C: Control>(
+    State(control): State<C>,
+    query: Result<Query<Traced>, QueryRejection>,
+) -> Result<Json<Value>, Refused> {
+    let Query(wanted) = query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    match control.ask(Ask::Trace(wanted)).await {
+        Value::Null => Err(Refused(StatusCode::SERVICE_UNAVAILABLE, "the server is too busy to tell".to_owned())),
+        answer => Ok(Json(answer)),
     }
 }
 

@@ -41,6 +41,7 @@ impl Control for Fake {
         vec![PhoneView {
             extension: "121".to_owned(),
             name: "Anna".to_owned(),
+            registered: true,
             contact: "sip:121@127.0.0.1:5070".to_owned(),
             transport: "udp".to_owned(),
             source: "127.0.0.1:5070".to_owned(),
@@ -48,7 +49,12 @@ impl Control for Fake {
             expires_at: Wall::default(),
             trouble: None,
             trouble_until: None,
+            unanswered_at: None,
         }]
+    }
+    fn away(&self) -> Vec<Away> {
+        let (extension, name) = ("120".to_owned(), "Boris".to_owned());
+        vec![Away { extension, name, registered: false, last: None }]
     }
     fn trunks(&self) -> Vec<TrunkView> {
         Vec::new()
@@ -59,6 +65,7 @@ impl Control for Fake {
     fn ask(&self, ask: Ask) -> Answer {
         let answer = match ask {
             Ask::Ladder(RecordId(1)) => json!({ "messages": [] }),
+            Ask::Trace(wanted) => json!({ "items": [wanted], "next": 9 }),
             Ask::Page { page, sound } if *page == *"700" => json!({ "call": "X", "with": [sound.to_string()] }),
             Ask::Page { .. } => json!({ "error": "there is no such page" }),
             _ => Value::Null,
@@ -101,7 +108,12 @@ fn the_socket_answers() {
     }
     let mode = std::fs::metadata(&socket).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(client.get("/phones").expect("phones")["items"][0]["extension"], "121");
+    let phones = client.get("/phones").expect("phones");
+    let shown = |i: usize| (phones["items"][i]["extension"].clone(), phones["items"][i]["registered"].clone());
+    assert_eq!((shown(0), shown(1)), ((json!("120"), json!(false)), (json!("121"), json!(true))));
+    let traced = client.get("/trace?address=192.0.2.7&calls=true&after=3").expect("traced");
+    assert_eq!(traced["items"][0], json!({ "address": "192.0.2.7", "calls": true, "after": 3, "limit": 1000 }));
+    assert!(matches!(client.get("/trace?address=everywhere"), Err(ClientError::Refused(_))));
     assert_eq!(client.get("/status").expect("status")["calls"], 0);
     assert_eq!(client.get("/records?since=2026-11-22T00:00:00Z&outcome=missed").expect("records")["items"], json!([]));
     assert!(matches!(client.get("/records?since=yesterday"), Err(ClientError::Refused(_))));

@@ -68,7 +68,8 @@ fn progress(office: &Office, call: &LiveCall) -> String {
     page.line("call", &format!("{}, {}, {}", call.id, word(call.direction), call.state));
     page.line("caller", &call.caller);
     page.line("called", &call.called);
-    page.line("since", &office.time(call.started_at, "%Y-%m-%d %H:%M:%S"));
+    let since = office.time(call.started_at, "%Y-%m-%d %H:%M:%S");
+    page.line("since", &format!("{since} ({})", office.zone()));
     page.line("with", &call.with.join(", "));
     page.line("trunk", call.trunk.as_deref().unwrap_or_default());
     page.line("shown", call.shown.as_deref().unwrap_or_default());
@@ -87,7 +88,7 @@ fn past(office: &Office, record: &CallRecord) -> String {
     let time = |at| office.time(at, "%H:%M:%S");
     let answered = record.answered_at.map(|at| format!(", answered {}", time(at))).unwrap_or_default();
     let began = office.time(record.started_at, "%Y-%m-%d %H:%M:%S");
-    page.line("time", &format!("{began}{answered}, ended {}", time(record.ended_at)));
+    page.line("time", &format!("{began}{answered}, ended {} ({})", time(record.ended_at), office.zone()));
     let spent = [("wait", record.wait_ms), ("talk", record.talk_ms), ("hold", record.hold_ms)];
     page.line("spent", &spent.map(|(what, ms)| format!("{what} {}", output::lasted(ms))).join(", "));
     page.line("ended", &ended(&record.hangup));

@@ -25,5 +25,6 @@ pub fn run(office: &Office, json: bool) -> Result<(), Fail> {
             call.id.to_string(),
         ]
     };
-    output::table(["SINCE", "WAY", "STATE", "CALLER", "CALLED", "WITH", "TRUNK", "ID"], calls.iter().map(row))
+    let since = office.column("SINCE");
+    output::table([&since, "WAY", "STATE", "CALLER", "CALLED", "WITH", "TRUNK", "ID"], calls.iter().map(row))
 }

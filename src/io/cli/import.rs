@@ -10,7 +10,7 @@ use crate::io::api::client::{Client, ClientError};
 use crate::io::clock::Clock;
 use crate::io::config::Config;
 use crate::io::import::rejects::Rejects;
-use crate::io::import::{Changes, ImportError, Job, Outcome, Progress, What};
+use crate::io::import::{Changes, EXAMPLES, ImportError, Job, Outcome, Progress, What};
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -24,10 +24,13 @@ pub struct Args {
     /// Only tells what would change.
     #[arg(long)]
     dry_run: bool,
+    /// Tells every change, not only the first five of each kind.
+    #[arg(long)]
+    all: bool,
     /// Where rows go that cannot be taken, with line and reason; else beside the first file, as FILE.rejects.csv.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// What changes, as one JSON object; `rejects` names the file with every row that was not taken as it is.
+    /// What changes, as one JSON object, with --all every change of it; `rejects` names the file with every row that was not taken as it is.
     #[arg(long)]
     json: bool,
 }
@@ -49,6 +52,7 @@ pub fn run(config: &Path, args: &Args) -> Result<(), Fail> {
         dry_run: args.dry_run,
         directory: &config.directory,
         database: &config.files.imported,
+        shown: if args.all { usize::MAX } else { EXAMPLES },
         now: Clock::new().wall(),
         rejects: &mut rejects,
         progress: &bar,
@@ -98,13 +102,13 @@ fn words(what: What, outcome: &Outcome, rejected: u64) -> String {
     let counts = kinds.map(|(name, changes)| format!("{} {name}", changes.count)).join(", ");
     let (what, rows, same) = (what.name(), outcome.rows, outcome.unchanged);
     let mut text = format!("{what}: {rows} rows, {rejected} rejected: {counts}, {same} unchanged\n");
-    for (name, Changes { count, examples }) in kinds {
+    for (name, Changes { count, examples, .. }) in kinds {
         for example in examples {
             text.push_str(&format!("  {name:8} {}\n", output::plain(example)));
         }
         let more = count.saturating_sub(examples.len() as u64);
         if more > 0 {
-            text.push_str(&format!("  {name:8} and {more} more\n"));
+            text.push_str(&format!("  {name:8} and {more} more (--all tells them)\n"));
         }
     }
     text

@@ -14,6 +14,7 @@ mod phones;
 mod records;
 mod serve;
 mod steer;
+mod trace;
 mod trunks;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -56,10 +57,12 @@ enum Command {
     Call(call::Args),
     /// Lists finished calls.
     Records(records::Args),
-    /// Lists the registered phones.
-    Phones(JsonOnly),
+    /// Lists the extensions and where their phones are registered.
+    Phones(phones::Args),
     /// Lists the trunks and how they are.
     Trunks(JsonOnly),
+    /// Shows the last SIP messages that belong to no call: registrations, OPTIONS, what was refused.
+    Trace(trace::Args),
     /// Puts a list of another program in the place of the one before: who calls from which number.
     Import(import::Args),
     /// Plays a WAV file over a page, e.g. `page 700 fire-drill.wav`.
@@ -109,6 +112,9 @@ impl From<ClientError> for Fail {
         match error {
             ClientError::Unreachable { .. } => {
                 Fail::Unreachable(format!("{error}; is `strowger serve` running with this --config?"))
+            }
+            ClientError::Denied { .. } => {
+                Fail::Unreachable(format!("{error}; run this as the user that runs `strowger serve`, or as root"))
             }
             ClientError::NotFound(what) => Fail::NotFound(what),
             ClientError::Refused(why) => Fail::Failed(why),
@@ -166,7 +172,8 @@ fn run(cli: &Cli) -> Result<(), Fail> {
         Command::Calls(args) => calls::run(&office()?, args.json),
         Command::Call(args) => call::run(&office()?, args),
         Command::Records(args) => records::run(&office()?, args),
-        Command::Phones(args) => phones::run(&office()?, args.json),
+        Command::Phones(args) => phones::run(&office()?, args),
+        Command::Trace(args) => trace::run(&office()?, args),
         Command::Trunks(args) => trunks::run(&office()?, args.json),
         Command::Import(args) => import::run(&cli.config, args),
         Command::Page(args) => steer::page(&office()?, args),
@@ -204,6 +211,16 @@ impl Office {
         Ok(serde_json::from_value(answer.get_mut("items").map(Value::take).unwrap_or_default())?)
     }
 
+    /// The head of a column with times: in which zone they are.
+    fn column(&self, name: &str) -> String {
+        format!("{name} ({})", self.zone())
+    }
+
+    /// The zone in which times are shown.
+    fn zone(&self) -> &str {
+        self.places.zone.iana_name().unwrap_or("local time")
+    }
+
     /// The office's own time of a stamp.
     fn time(&self, at: Wall, format: &str) -> String {
         at.timestamp().to_zoned(self.places.zone.clone()).strftime(format).to_string()
@@ -226,6 +243,10 @@ mod tests {
             (vec!["strowger", "explain", "sideways", "--from", "121", "--to", "122"], false),
             (vec!["strowger", "page", "700", "drill.wav"], true),
             (vec!["strowger", "page", "700"], false),
+            (vec!["strowger", "trace", "--address", "192.0.2.1", "--extension", "121", "-f"], true),
+            (vec!["strowger", "trace", "--address", "somewhere"], false),
+            (vec!["strowger", "trace", "--last", "0"], false),
+            (vec!["strowger", "phones", "--registered"], true),
             (vec!["strowger", "explain"], false),
             (vec!["strowger"], false),
         ] {

@@ -14,7 +14,7 @@ use crate::io::store::{Reader, Sqlite, StoreError};
 /// Options.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Calls that began since: `24h`, `7d`, 2026-11-22, 2026-11-22T09:00, or RFC 3339.
+    /// Calls that began since: today, yesterday, `24h`, `7d`, 2026-11-22, 2026-11-22T09:00, or RFC 3339.
     #[arg(long, value_name = "WHEN", default_value = "24h")]
     since: String,
     /// Calls that began before.
@@ -80,7 +80,8 @@ pub fn run(office: &Office, args: &Args) -> Result<(), Fail> {
         complain(&format!("no finished calls since {}", output::plain(&args.since)));
         return Ok(());
     }
-    output::table(["STARTED", "WAY", "CALLER", "CALLED", "OUTCOME", "ANSWERED BY", "WAIT", "TALK", "ID"], rows)
+    let started = office.column("STARTED");
+    output::table([&started, "WAY", "CALLER", "CALLED", "OUTCOME", "ANSWERED BY", "WAIT", "TALK", "ID"], rows)
 }
 
 /// Where records come from: the server, or its database while it does not run.
@@ -125,15 +126,33 @@ fn instant(office: &Office, option: &str, text: &str) -> Result<Wall, Fail> {
         let micros = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
         return Ok(Wall::from_micros(Clock::new().wall().micros().saturating_sub(micros)));
     }
+    let day = match text {
+        "today" => Some(0),
+        "yesterday" => Some(1),
+        _ => None,
+    };
+    if let Some(days) = day {
+        return Ok(midnight(Clock::new().wall(), &office.places.zone, days));
+    }
     let stamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         let civil = text.parse::<jiff::civil::DateTime>().ok()?;
         Some(civil.to_zoned(office.places.zone.clone()).ok()?.timestamp())
     });
     let stamp = stamp.ok_or_else(|| {
         let clean = output::plain(text);
-        Fail::Usage(format!("{option} {clean}: write 24h, 7d, 2026-11-22, 2026-11-22T09:00 or an instant by RFC 3339"))
+        Fail::Usage(format!(
+            "{option} {clean}: write today, yesterday, 24h, 7d, 2026-11-22, 2026-11-22T09:00 or an instant by RFC 3339"
+        ))
     })?;
     Ok(Wall::from_micros(stamp.as_microsecond()))
+}
+
+/// The beginning of the day that was so many days before now, there.
+fn midnight(now: Wall, zone: &jiff::tz::TimeZone, days: i64) -> Wall {
+    let here = now.timestamp().to_zoned(zone.clone());
+    let day = here.date().checked_sub(jiff::Span::new().days(days)).unwrap_or(here.date());
+    let begins = day.to_zoned(zone.clone()).map_or(now.timestamp(), |zoned| zoned.timestamp());
+    Wall::from_micros(begins.as_microsecond())
 }
 
 fn row(office: &Office, record: &CallRecord) -> [String; 9] {
@@ -185,6 +204,16 @@ fn cells(record: &CallRecord) -> [String; 25] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_begin_at_midnight_of_the_office() {
+        let zone = jiff::tz::TimeZone::get("Asia/Novosibirsk").expect("it is known");
+        let now = Wall::try_from("2026-11-25T20:00:00Z".to_owned()).expect("a stamp");
+        // It is the 26th already in Novosibirsk.
+        for (days, want) in [(0, "2026-11-25T17:00:00.000Z"), (1, "2026-11-24T17:00:00.000Z")] {
+            assert_eq!(midnight(now, &zone, days).to_string(), want);
+        }
+    }
 
     #[test]
     fn a_number_in_any_spelling() {

@@ -17,14 +17,70 @@ pub fn run(office: &Office, json: bool) -> Result<(), Fail> {
     let row = |trunk: &TrunkView| {
         [
             trunk.name.clone(),
-            if trunk.up { "up" } else { "down" }.to_owned(),
+            state(trunk).to_owned(),
             // The epoch: nothing has been heard of it yet.
             if trunk.since == Wall::default() { "-".to_owned() } else { office.time(trunk.since, "%Y-%m-%d %H:%M:%S") },
             trunk.calls.to_string(),
-            trunk.registration.clone().unwrap_or_else(|| "-".to_owned()),
-            trunk.because.clone(),
+            because(trunk),
             trunk.uris.join(", "),
         ]
     };
-    output::table(["TRUNK", "STATE", "SINCE", "CALLS", "REGISTRATION", "BECAUSE", "URIS"], trunks.iter().map(row))
+    let since = office.column("SINCE");
+    output::table(["TRUNK", "STATE", &since, "CALLS", "BECAUSE", "URIS"], trunks.iter().map(row))
+}
+
+/// Whether it registers and is not registered.
+fn lacks_registration(trunk: &TrunkView) -> bool {
+    trunk.registration.as_deref().is_some_and(|state| state != "registered")
+}
+
+fn state(trunk: &TrunkView) -> &'static str {
+    match (trunk.up, lacks_registration(trunk)) {
+        (false, _) => "down",
+        (true, true) => "not registered",
+        (true, false) if trunk.registration.is_some() => "up, registered",
+        (true, false) => "up",
+    }
+}
+
+/// Why it is so.
+fn because(trunk: &TrunkView) -> String {
+    match trunk.registration.as_deref().filter(|_| lacks_registration(trunk)) {
+        Some(registration) if trunk.up => format!("{registration}; calls are tried all the same"),
+        Some(registration) => format!("{}; {registration}", trunk.because),
+        None => trunk.because.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trunk_that_is_not_registered_is_not_up() {
+        let refused = "registration refused: 403 Forbidden";
+        for (up, registration, is, why) in [
+            (true, None, "up", "up"),
+            (true, Some("registered"), "up, registered", "up"),
+            (
+                true,
+                Some(refused),
+                "not registered",
+                "registration refused: 403 Forbidden; calls are tried all the same",
+            ),
+            (false, Some(refused), "down", "up; registration refused: 403 Forbidden"),
+            (true, Some("expired"), "not registered", "expired; calls are tried all the same"),
+        ] {
+            let trunk = TrunkView {
+                name: "t".to_owned(),
+                up,
+                since: Wall::default(),
+                because: "up".to_owned(),
+                registration: registration.map(str::to_owned),
+                calls: 0,
+                uris: Vec::new(),
+            };
+            assert_eq!((state(&trunk), because(&trunk).as_str()), (is, why));
+        }
+    }
 }

@@ -219,6 +219,7 @@ fn contacts(running: &Running, directory: &Directory, dir: &Path, database: &Pat
     let outcome = import::What::Contacts.import(&mut import::Job {
         files: &[file],
         dry_run: false,
+        shown: 0,
         directory,
         database,
         now: running.handle().clock().wall(),

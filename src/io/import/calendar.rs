@@ -14,7 +14,7 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 /// Imports the files, all or none.
 pub fn import(job: &mut Job<'_>) -> Result<Outcome, ImportError> {
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome::showing(job.shown);
     let mut years: Vec<(i16, String)> = Vec::new();
     job.progress.stage("reading", job.files.len() as u64);
     for (path, done) in job.files.iter().zip(1..) {

@@ -52,7 +52,7 @@ const COLUMNS: &[(Column, &[&str])] = &[
 
 /// Reads the files, compares, and unless it is a dry run, writes.
 pub fn import(job: &mut Job<'_>) -> Result<Outcome, ImportError> {
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome::showing(job.shown);
     let new = read(job, &mut outcome)?;
     if new.is_empty() {
         return Err(ImportError::Nothing);

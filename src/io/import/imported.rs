@@ -195,6 +195,13 @@ impl Imported {
         Ok(builder.build())
     }
 
+    /// The categories that contacts have.
+    pub fn categories(&self) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.db.prepare("SELECT DISTINCT category FROM contact WHERE category <> '' ORDER BY 1")?;
+        let categories = statement.query_map([], |row| row.get(0))?;
+        Ok(categories.collect::<Result<_, _>>()?)
+    }
+
     /// The numbering plan, in the order of its ranges: wider ones before the narrower that begin with the same number.
     pub fn ranges(&self) -> Result<Vec<Range>, StoreError> {
         if !self.has("numbering")? {

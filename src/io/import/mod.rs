@@ -28,8 +28,8 @@ use crate::base::Wall;
 use crate::directory::Directory;
 use rejects::Rejects;
 
-/// Changes of each kind that are shown.
-const EXAMPLES: usize = 5;
+/// Changes of each kind that are shown unless all are wanted.
+pub const EXAMPLES: usize = 5;
 
 /// What can be imported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -72,6 +72,8 @@ pub struct Job<'a> {
     pub directory: &'a Directory,
     /// The database of imported lists.
     pub database: &'a Path,
+    /// How many changes of each kind are told one by one.
+    pub shown: usize,
     /// When it is.
     pub now: Wall,
     /// Where rows go that cannot be taken as they are.
@@ -111,20 +113,36 @@ pub struct Outcome {
     pub notes: Vec<String>,
 }
 
+impl Outcome {
+    /// Nothing yet; so many changes of each kind are told one by one.
+    fn showing(shown: usize) -> Outcome {
+        let changes = || Changes { shown, ..Changes::default() };
+        Outcome { new: changes(), changed: changes(), removed: changes(), ..Outcome::default() }
+    }
+}
+
 /// Changes of one kind.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Changes {
     /// How many.
     pub count: u64,
     /// The first of them in words.
     pub examples: Vec<String>,
+    #[serde(skip)]
+    shown: usize,
+}
+
+impl Default for Changes {
+    fn default() -> Changes {
+        Changes { count: 0, examples: Vec::new(), shown: EXAMPLES }
+    }
 }
 
 impl Changes {
     /// One more, told only if it is among the first.
     fn note(&mut self, words: impl FnOnce() -> String) {
         self.count += 1;
-        if self.examples.len() < EXAMPLES {
+        if self.examples.len() < self.shown {
             self.examples.push(words());
         }
     }

@@ -95,7 +95,7 @@ const COLUMNS: &[(Column, &[&str])] = &[
 
 /// Reads the files, compares, and unless it is a dry run, writes. The files together are the whole list.
 pub fn import(job: &mut Job<'_>) -> Result<Outcome, ImportError> {
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome::showing(job.shown);
     let mut ranges = Vec::new();
     for path in job.files {
         let table = load(path)?;

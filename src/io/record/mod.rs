@@ -128,6 +128,25 @@ impl Handle {
     }
 }
 
+/// Whether recordings can be written there; the folder is made if it is not there yet.
+///
+/// # Errors
+/// They cannot: what the system says.
+pub fn writable(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    probe(dir)
+}
+
+/// Whether files can be made in a folder that is there.
+///
+/// # Errors
+/// They cannot: what the system says.
+pub fn probe(dir: &Path) -> io::Result<()> {
+    let file = dir.join(format!(".strowger-{}", std::process::id()));
+    fs::File::create(&file)?;
+    fs::remove_file(&file)
+}
+
 /// Mends the files of the newest days that a killed process left; returns how many. Not while somebody writes there.
 pub fn repair(dir: &Path) -> usize {
     repair_all(&newest(dir))

@@ -52,6 +52,8 @@ pub struct Wav {
     missing: u64,
     max_frames: u64,
     writer: Option<WavWriter<Bytes>>,
+    /// Some file of it was made.
+    made: bool,
     /// What the writer writes to.
     bytes: Bytes,
 }
@@ -62,7 +64,18 @@ impl Wav {
     pub fn new(dir: &Path, id: RecordingId, rate: u32, scratch: Scratch) -> (Wav, io::Result<()>) {
         let part = parts(dir, id).len() as u32 + 1;
         let (dir, bytes) = (dir.to_owned(), Bytes::new(None, scratch));
-        let mut wav = Wav { dir, id, rate, part, frames: 0, missing: 0, max_frames: MAX_FRAMES, writer: None, bytes };
+        let mut wav = Wav {
+            dir,
+            id,
+            rate,
+            part,
+            frames: 0,
+            missing: 0,
+            max_frames: MAX_FRAMES,
+            writer: None,
+            made: part > 1,
+            bytes,
+        };
         let made = wav.reopen();
         (wav, made)
     }
@@ -114,6 +127,16 @@ impl Wav {
         self.writer.is_some()
     }
 
+    /// Whether any file of it was made.
+    pub fn made(&self) -> bool {
+        self.made
+    }
+
+    /// The file that is being written.
+    pub fn path(&self) -> PathBuf {
+        path(&self.dir, self.id, self.part)
+    }
+
     /// Frames that were put in as silence because they could not be written.
     pub fn missing(&self) -> u64 {
         self.missing
@@ -139,6 +162,7 @@ impl Wav {
         resize(&file, self.frames)?;
         self.bytes = Bytes::new(Some(file), self.bytes.scratch());
         self.writer = Some(WavWriter::new_append(self.bytes.clone()).map_err(other)?);
+        self.made = true;
         Ok(())
     }
 

@@ -93,6 +93,8 @@ struct Recording {
     due: Instant,
     writes: u32,
     failed: bool,
+    /// What the system said last.
+    fault: Option<String>,
 }
 
 impl Writer {
@@ -144,7 +146,15 @@ impl Writer {
             let rate = track::rate(&payloads);
             let (wav, made) = Wav::new(&self.dir, id, rate, self.scratch.clone());
             self.alarm.hear(when, id, &made);
-            Recording { track: Track::new(when, rate), wav, due: when + WRITE, writes: 0, failed: made.is_err() }
+            let fault = made.err().map(|error| error.to_string());
+            Recording {
+                track: Track::new(when, rate),
+                wav,
+                due: when + WRITE,
+                writes: 0,
+                failed: fault.is_some(),
+                fault,
+            }
         });
         recording.track.tap(side, payloads);
         self.taps.insert(port, (id, side));
@@ -155,7 +165,7 @@ impl Writer {
         let result = match self.files.remove(&id) {
             Some(recording) => recording.finish(when, &mut self.samples),
             // Nothing was ever tapped into it.
-            None => Recorded { length_ms: 0, gaps_ms: 0, complete: false, undecoded: Vec::new() },
+            None => Recorded { no_file: Some("nothing came to be recorded".to_owned()), ..Recorded::default() },
         };
         (self.sink)(Report::Media(Output::Recorded { recording: id, result }));
     }
@@ -181,6 +191,7 @@ impl Recording {
             result = self.wav.flush().and(result);
         }
         self.failed |= result.is_err();
+        self.fault = result.as_ref().err().map(ToString::to_string).or(self.fault.take());
         result
     }
 
@@ -197,6 +208,10 @@ impl Recording {
         }
         let mut result = self.track.result();
         result.gaps_ms += 2 * self.wav.missing() * 1000 / u64::from(self.track.rate());
+        if !self.wav.made() {
+            let fault = self.fault.take().unwrap_or_else(|| "no reason was given".to_owned());
+            result.no_file = Some(format!("{} cannot be written: {fault}", self.wav.path().display()));
+        }
         self.failed |= self.wav.finish().is_err();
         result.complete &= !self.failed;
         result

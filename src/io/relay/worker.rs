@@ -174,7 +174,8 @@ impl Worker {
             Command::Finish { recording } => match &mut self.tape {
                 Some(tape) => tape.control(now, Control::Finish(recording)),
                 None => {
-                    let result = Recorded { length_ms: 0, gaps_ms: 0, complete: false, undecoded: Vec::new() };
+                    let no_file = Some("this server has no recorder".to_owned());
+                    let result = Recorded { no_file, ..Recorded::default() };
                     self.out.push(Output::Recorded { recording, result });
                 }
             },
