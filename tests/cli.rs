@@ -24,6 +24,7 @@ fn exit_codes_and_streams() {
     let good = file("good", GOOD);
     let bad = file("bad", &GOOD.replace("bind", "bnid"));
     let (good, bad) = (good.to_str().expect("UTF-8"), bad.to_str().expect("UTF-8"));
+    let folder = std::path::Path::new(good).parent().and_then(|f| f.to_str()).expect("UTF-8");
     let id = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
     #[rustfmt::skip]
     let table: &[(&[&str], i32, &str, &str)] = &[
@@ -39,7 +40,10 @@ fn exit_codes_and_streams() {
         (&["call", id, "--config", good], 4, "", "no server answers"),
         (&["call", "nonsense", "--config", good], 2, "", "not a call id"),
         (&["records", "--csv", "--config", good], 4, "", "no server answers"),
-        (&["records", "--since", "yesterday", "--config", good], 2, "", "write 24h"),
+        (&["records", "--since", "tomorrow", "--config", good], 2, "", "write today, yesterday, 24h"),
+        (&["records", "--since", "yesterday", "--config", good], 4, "", "no server answers"),
+        (&["trace", "--config", good], 4, "", "no server answers"),
+        (&["check", folder], 2, "", "this is a folder, not a file"),
         (&["reload", "--config", good], 4, "", "no server answers"),
         (&["teleport"], 2, "", "unrecognized subcommand"),
         (&["--version"], 0, "strowger ", ""),

@@ -23,7 +23,7 @@ pub fn run(config: &Path, args: &Args) -> Result<(), Fail> {
         return output::say(&config::defaults());
     }
     let path = args.file.as_deref().unwrap_or(config);
-    let config = Config::load(path)?;
+    let config = Config::check(path)?;
     if !config.report.problems.is_empty() {
         complain(config.report.render(io::stderr().is_terminal()).trim_end());
     }

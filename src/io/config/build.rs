@@ -128,6 +128,18 @@ pub struct Builder<'a> {
     pub not_yet: Vec<(Place, String)>,
 }
 
+impl<'a> Builder<'a> {
+    /// Of a tree.
+    pub fn at(
+        root: &'a Node,
+        secrets: &'a Secrets,
+        years: &'a Years,
+        folder: &'a dyn Fn(Place) -> PathBuf,
+    ) -> Builder<'a> {
+        Builder { root, secrets, years, folder, not_yet: Vec::new() }
+    }
+}
+
 impl Builder<'_> {
     /// The whole.
     pub fn build(&mut self) -> Config {
@@ -542,7 +554,7 @@ pub fn step(value: &serde_json::Value) -> Result<Step, String> {
     if let Some(words) = parsed.misplaced(schema::Targets::Step) {
         return Err(format!("`{target}`: {words}"));
     }
-    let nobody = super::walk::Names::default();
+    let nobody = super::names::Names::default();
     let problems = super::walk::Walk::over_step(&node, &nobody).problems;
     // Names are looked up when the step's turn comes: here there is no file that has them.
     if let Some(problem) = problems.into_iter().find(|p| p.code != "config::unknown_target") {
@@ -577,7 +589,7 @@ fn node_of(value: &serde_json::Value, depth: u8) -> Option<Node> {
         }
         Json::Object(table) if depth < MAX_DEPTH => {
             let entry = |(key, value): (&String, &Json)| {
-                Some(dom::Entry { key: key.clone(), at, node: node_of(value, depth + 1)? })
+                Some(dom::Entry { key: key.clone(), at, node: node_of(value, depth + 1)?, written: None })
             };
             Value::Table(table.iter().map(entry).collect::<Option<_>>()?)
         }

@@ -8,11 +8,13 @@ mod reach;
 use std::path::{Path, PathBuf};
 
 use super::dom::{Node, Value};
+use super::names::Names;
 use super::problem::{Place, Problem};
 use super::schema::Named;
 use super::secret::{Environment, Reader, Secrets, Use};
 use super::target::Parsed;
 use super::value;
+use crate::directory::Cidr;
 
 /// Directory entries that a glob looks at, at most.
 const MAX_GLOBBED: usize = 100_000;
@@ -22,6 +24,7 @@ const PORTS_PER_CALL: usize = 4;
 /// Looks at the whole tree.
 pub fn across(
     root: &Node,
+    names: &Names,
     folder: &dyn Fn(Place) -> PathBuf,
     env: Environment<'_>,
     secrets: &mut Secrets,
@@ -34,7 +37,7 @@ pub fn across(
     people(root, problems);
     times(root, problems);
     dialled::check(root, problems);
-    reach::check(root, problems);
+    reach::check(root, &names.somebody(), problems);
     hooks::check(root, problems);
     files(root, folder, problems);
     passwords(root, folder, env, secrets, problems);
@@ -157,6 +160,41 @@ fn trunks(root: &Node, problems: &mut Vec<Problem>) {
                 let problem = Problem::warning("config::open_trunk", node.at, what).label("all addresses");
                 problems.push(problem.help("name the carrier's addresses"));
             }
+        }
+    }
+    shared(root, problems);
+}
+
+/// Trunks of which two take calls from one address: once for each two. Not on loopback, where all carriers of a trial are.
+fn shared(root: &Node, problems: &mut Vec<Problem>) {
+    let trunks = tables(root, "trunk");
+    let blocks = |trunk: &Node| -> Vec<(Place, Cidr)> {
+        let read = |(node, block): (&Node, &str)| Some((node.at, value::cidr(block).ok()?));
+        let narrow = |(_, block): &(Place, Cidr)| block.prefix > 0 && !block.address.is_loopback();
+        texts(trunk, "allow_from").filter_map(read).filter(narrow).collect()
+    };
+    let all: Vec<(&str, Vec<(Place, Cidr)>)> =
+        trunks.iter().map(|t| (text(t, "name").unwrap_or_default(), blocks(t))).collect();
+    for (i, (name, own)) in all.iter().enumerate() {
+        for (other, theirs) in &all[..i] {
+            let both = own.iter().find_map(|(at, a)| {
+                let same = |b: &Cidr| a.contains(b.address) || b.contains(a.address);
+                theirs
+                    .iter()
+                    .find(|(_, b)| same(b))
+                    .map(|(first, b)| (*at, *first, if a.prefix > b.prefix { a } else { b }))
+            });
+            let Some((at, first, block)) = both else { continue };
+            let from = match block.prefix {
+                32 | 128 => block.address.to_string(),
+                prefix => format!("{}/{prefix}", block.address),
+            };
+            let what = format!("trunks \"{other}\" and \"{name}\" both take calls from {from}");
+            let problem =
+                Problem::warning("config::shared_address", at, what).label("again here").other(first, "first here");
+            let help = "a call from there is taken for the trunk that owns the number called; if they are two carriers, name the \
+                        addresses of each";
+            problems.push(problem.help(help));
         }
     }
 }
@@ -352,6 +390,8 @@ fn passwords(
             reader.read(node, what, secrets, problems);
         }
     }
+    let extensions = tables(root, "extension").iter().filter_map(|e| Some((text(e, "number")?, e.get("password")?)));
+    reader.short(&extensions.collect::<Vec<_>>(), secrets, problems);
     for node in root.get("http").into_iter().flat_map(|h| tables(h, "token")).filter_map(|t| t.get("secret")) {
         reader.read(node, Use::Other, secrets, problems);
     }

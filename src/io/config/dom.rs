@@ -45,6 +45,8 @@ pub struct Entry {
     pub at: Place,
     /// Its value.
     pub node: Node,
+    /// How the key is written, where that is no key and [`Entry::key`] is the one that was probably meant.
+    pub written: Option<String>,
 }
 
 impl Node {
@@ -220,6 +222,7 @@ fn table_value(file: u16, table: &DeTable<'_>) -> Value {
             key: key.get_ref().to_string(),
             at: Place::new(file, key.span()),
             node: Node { at: Place::new(file, value.span()), value: plain(file, value.get_ref()) },
+            written: None,
         })
         .collect();
     entries.sort_by_key(|e| e.at);

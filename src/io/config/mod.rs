@@ -2,7 +2,7 @@
 //! [`Directory`] and what the server's edges need. All errors are told at once, with file, line and caret.
 //!
 //! The way of a file: [`dom`] reads text into a tree with places; [`walk`] holds the tree against [`schema`]; [`check`] looks
-//! at what only shows across tables; [`secret`] resolves passwords; [`sounds`] reads what is played; [`build`] makes the [`Config`]. Nothing here panics,
+//! at what only shows across tables; [`here`] at what shows on this machine; [`secret`] resolves passwords; [`sounds`] reads what is played; [`build`] makes the [`Config`]. Nothing here panics,
 //! whatever the file holds.
 
 mod build;
@@ -10,6 +10,9 @@ mod calendar;
 mod check;
 mod defaults;
 mod dom;
+mod here;
+mod meant;
+mod names;
 mod numbering;
 pub mod problem;
 mod schema;
@@ -106,16 +109,24 @@ impl Config {
     /// Reads the file and `conf.d/*.toml` beside it.
     pub fn load(path: &Path) -> Result<Config, Report> {
         let texts = files(path).map_err(|problem| Report { sources: Vec::new(), problems: vec![*problem] })?;
-        let mut config = read(texts, &|name| std::env::var(name).ok(), today())?;
+        Config::of(path, texts, false)
+    }
+
+    /// As [`Config::load`], and looks at what shows on this machine only: addresses, folders, imported contacts.
+    pub fn check(path: &Path) -> Result<Config, Report> {
+        let texts = files(path).map_err(|problem| Report { sources: Vec::new(), problems: vec![*problem] })?;
+        Config::of(path, texts, true)
+    }
+
+    fn of(path: &Path, texts: Vec<(PathBuf, String)>, here: bool) -> Result<Config, Report> {
+        let mut config = read(texts, &|name| std::env::var(name).ok(), today(), here)?;
         config.path = path.to_owned();
         Ok(config)
     }
 
     /// Reads a single text as if it stood in the file `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Config, Report> {
-        let mut config = read(vec![(path.to_owned(), text.to_owned())], &|name| std::env::var(name).ok(), today())?;
-        config.path = path.to_owned();
-        Ok(config)
+        Config::of(path, vec![(path.to_owned(), text.to_owned())], false)
     }
 
     /// The control socket of a server with this configuration.
@@ -153,9 +164,7 @@ impl Places {
         }
         let folder = |place: Place| folders.get(usize::from(place.file)).cloned().unwrap_or_default();
         let (secrets, years) = (secret::Secrets::new(), calendar::Years::new());
-        let (data_dir, files) =
-            build::Builder { root: &root, secrets: &secrets, years: &years, folder: &folder, not_yet: Vec::new() }
-                .places();
+        let (data_dir, files) = build::Builder::at(&root, &secrets, &years, &folder).places();
         let node = build::View::of(&root, "node");
         let zone = node.text("timezone").and_then(|t| value::zone(&t).ok());
         Ok(Places {
@@ -209,9 +218,17 @@ fn file(path: &Path) -> Result<String, Box<Problem>> {
     let wrong = |why: String, help: &str| {
         Box::new(Problem::nowhere("config::file", format!("{}: {why}", path.display())).help(help))
     };
-    let size =
-        std::fs::metadata(path).map_err(|e| wrong(e.to_string(), "name the configuration with --config FILE"))?.len();
-    if size > MAX_FILE {
+    let found =
+        std::fs::metadata(path).map_err(|e| wrong(e.to_string(), "name the configuration with --config FILE"))?;
+    if found.is_dir() {
+        let inside = path.join("strowger.toml");
+        let help = match inside.is_file() {
+            true => format!("did you mean {}?", inside.display()),
+            false => "name the file itself; conf.d/*.toml beside it is read too".to_owned(),
+        };
+        return Err(wrong("this is a folder, not a file".to_owned(), &help));
+    }
+    if found.len() > MAX_FILE {
         return Err(wrong(format!("larger than {} MiB", MAX_FILE >> 20), "split it into conf.d"));
     }
     let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string(), "the server's user must be able to read it"))?;
@@ -222,8 +239,13 @@ fn file(path: &Path) -> Result<String, Box<Problem>> {
     })
 }
 
-/// Reads texts that were read already.
-fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date) -> Result<Config, Report> {
+/// Reads texts that were read already; `here`: looks around on this machine too.
+fn read(
+    texts: Vec<(PathBuf, String)>,
+    env: secret::Environment<'_>,
+    today: Date,
+    here: bool,
+) -> Result<Config, Report> {
     let mut problems = Vec::new();
     let mut sources = Vec::new();
     let mut broken = Vec::new();
@@ -241,17 +263,23 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date
             Some(root) => dom::merge(root, node, &mut problems),
         }
     }
-    let root = root.unwrap_or_else(|| dom::Node::table(Place::default()));
+    let mut root = root.unwrap_or_else(|| dom::Node::table(Place::default()));
     let folder = |place: Place| folders.get(usize::from(place.file)).cloned().unwrap_or_default();
 
-    let names = walk::Names::collect(&root);
+    names::respell(&mut root, &schema::ROOT);
+    let names = names::Names::collect(&root);
     let walk = walk::Walk::over(&root, &names);
     let mut secrets = secret::Secrets::new();
     let mut found = walk.problems;
-    check::across(&root, &folder, env, &mut secrets, &mut found);
+    check::across(&root, &names, &folder, env, &mut secrets, &mut found);
     let years = calendar::read(&root, &folder, today, &mut found);
     let library = sounds::load(&root, &folder, &mut found);
     let plan = numbering::read(&root, &folder, &mut found);
+    if here {
+        let builder = build::Builder::at(&root, &secrets, &years, &folder);
+        let (data_dir, files) = builder.places();
+        here::check(&root, &data_dir, &files, &mut found);
+    }
     if !broken.is_empty() {
         // What a slip of syntax swallowed is not missing.
         let swallowed = [
@@ -274,8 +302,8 @@ fn read(texts: Vec<(PathBuf, String)>, env: secret::Environment<'_>, today: Date
         return Err(report);
     }
 
-    let mut builder =
-        build::Builder { root: &root, secrets: &secrets, years: &years, folder: &folder, not_yet: walk.not_yet };
+    let mut builder = build::Builder::at(&root, &secrets, &years, &folder);
+    builder.not_yet = walk.not_yet;
     let mut config = builder.build();
     config.sounds = Arc::new(library);
     let mut not_yet = builder.not_yet;

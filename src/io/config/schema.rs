@@ -269,7 +269,12 @@ static NODE: Section = Section {
             "\"/var/lib/strowger\"",
             "where the server keeps its files and its control socket",
         ),
-        default("ladder", Kind::Size, "\"64MiB\"", "memory for raw SIP messages, for `call ID --ladder`; 0: none"),
+        default(
+            "ladder",
+            Kind::Size,
+            "\"64MiB\"",
+            "memory for raw SIP messages, for `call ID --ladder` and `trace`; 0: none",
+        ),
     ],
 };
 

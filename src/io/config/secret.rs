@@ -121,6 +121,30 @@ impl Reader<'_> {
         }
     }
 
+    /// Passwords of extensions, with their numbers, that count only as long as nobody else can reach us: one warning for all.
+    pub fn short(&self, extensions: &[(&str, &Node)], secrets: &Secrets, problems: &mut Vec<Problem>) {
+        const SHOWN: usize = 5;
+        // A default is not for others anyway.
+        let own = |node: &Node| {
+            node.get("default").is_none() || node.get("env").and_then(|e| (self.env)(e.text()?)).is_some()
+        };
+        let short = |(number, node): &&(&str, &Node)| {
+            let secret = secrets.get(&node.at).filter(|_| own(node));
+            secret.is_some_and(|secret| secret == number || secret.chars().count() < MIN_PASSWORD)
+        };
+        let found: Vec<&(&str, &Node)> = extensions.iter().filter(short).collect();
+        let Some((first, node)) = found.first().filter(|_| self.exposed.is_none()) else { return };
+        let others: Vec<&str> = found.iter().skip(1).take(SHOWN).map(|(number, _)| *number).collect();
+        let more = match (others.len(), found.len() - 1 - others.len()) {
+            (0, _) => String::new(),
+            (_, 0) => format!(" (and of {})", others.join(", ")),
+            (_, rest) => format!(" (and of {} and {rest} more)", others.join(", ")),
+        };
+        let what = format!("the SIP password of {first}{more} is its number or has under {MIN_PASSWORD} characters");
+        let help = "this is refused as soon as any `listen` or [http] `bind` is not loopback; make long ones: `openssl rand -base64 18`";
+        problems.push(Problem::warning("config::weak_password", node.at, what).label("too weak for others").help(help));
+    }
+
     fn weak(&self, node: &Node, what: Use<'_>, secret: &str) -> Option<Problem> {
         let (bind, place) = self.exposed.as_ref()?;
         let Use::Extension(number) = what else { return None };

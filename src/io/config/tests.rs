@@ -31,12 +31,12 @@ name = "office"
 hours = ["mon-fri 09:00-18:00"]
 [[extension]]
 number = "121"
-password = "secret121"
+password = "secret-of-121"
 branch = "ekb"
 groups = ["sales"]
 [[extension]]
 number = "122"
-password = "secret122"
+password = "secret-of-122"
 [[queue]]
 name = "support"
 agents = ["group:sales"]
@@ -91,17 +91,23 @@ fn every_mistake_has_its_code_line_and_hint() {
         (5, "bind = \"127.0.0.1:5060\"\ntransport = \"tls\"", "config::not_yet", 6, "udp and tcp"),
         (5, "bind = \"127.0.0.1:5060\"\n[[listen]]\nbind = \"127.0.0.1:5060\"", "config::duplicate_listen", 7, "remove"),
         (5, "bind = \"127.0.0.1:20500\"", "config::bad_ports", 7, "move the range"),
-        (5, "bind = \"0.0.0.0:5060\"", "config::weak_password", 24, "openssl"),
+        (24, "password = \"secret121\"", "config::weak_password", 24, "not loopback; make long ones: `openssl"),
         (7, "ports = \"20000-20002\"", "config::bad_ports", 7, "a call needs 4"),
-        (7, "ports = \"20999-20000\"", "config::bad_ports", 7, "20000-29999"),
-        (7, "timeout = \"60\"", "config::bad_duration", 7, "\"30s\""),
+        (7, "ports = \"20999-20000\"", "config::bad_ports", 7, "did you mean `20000-20999`?"),
+        (7, "timeout = \"60\"", "config::bad_duration", 7, "did you mean `60s`?"),
+        (7, "timeout = \"soon\"", "config::bad_duration", 7, "\"30s\""),
         (7, "timeout = 60", "config::wrong_type", 7, "timeout = \"60s\""),
         (7, "relay = true", "config::wrong_type", 7, "quotes"),
         (8, "[store]\nurl = \"postgres://db\"\n[[trunk]]", "config::not_yet", 9, "sqlite:"),
         (9, "max_calls = 5", "config::missing_key", 8, "name = "),
-        (10, "uri = \"192.0.2.1\"", "config::bad_uri", 10, "sip:HOST"),
+        (10, "uri = \"192.0.2.1\"", "config::bad_uri", 10, "did you mean `sip:192.0.2.1`?"),
+        (10, "uri = \"sip:me@192.0.2.1\"", "config::bad_uri", 10, "belongs into `username`"),
         (10, "uri = \"sip:192.0.2.1;transport=tls\"", "config::not_yet", 10, "udp or tcp"),
-        (10, "uri = \"sip:x\"\nallow_from = \"192.0.2.0/33\"", "config::bad_cidr", 11, "203.0.113.0/24"),
+        (10, "uri = \"sip:x\"\nallow_from = \"192.0.2.0/33\"", "config::bad_cidr", 11, "`192.0.2.0/24`"),
+        (10, "uri = \"sip:x\"\nallow_from = \"carrier.example\"", "config::bad_cidr", 11, "not names"),
+        (10, "uri = \"sip:x\"\nallow_from = \"192.0.2.1\"\n[[trunk]]\nname = \"b\"\nuri = \"sip:y\"\nallow_from = [\"192.0.2.0/24\"]", "config::shared_address", 15, "owns the number called"),
+        (10, "uri = \"sip:x\"\nregister = \"yes\"", "config::wrong_type", 11, "`register = true`"),
+        (10, "uri = \"sip:x\"\nmax_calls = \"5\"", "config::wrong_type", 11, "`max_calls = 5`"),
         (10, "uri = \"sip:x\"\nmax_calls = -1", "config::bad_value", 11, "0 to 100000"),
         (11, "", "config::missing_key", 12, "username"),
         (12, "password = { fil = \"x\" }", "config::secret", 12, "{ file = "),
@@ -121,13 +127,14 @@ fn every_mistake_has_its_code_line_and_hint() {
         (21, "hours = [\"mon 09:00-09:00\"]", "config::bad_hours", 21, "fri 22:00-06:00"),
         (21, "hours = []\nexcept = [{ date = \"2026-12-31\", until = \"2026-12-30\", hours = [] }]", "config::bad_date", 22, "later day"),
         (21, "hours = []\nexcept = [{ date = \"2026-12-31\", hours = [\"fri 10:00-12:00\"] }]", "config::bad_hours", 22, "hours alone"),
-        (21, "hours = []\nexcept = [{ date = \"2026-12-31\", hours = [\"10-12\"] }]", "config::bad_hours", 22, "10:00-14:00"),
+        (21, "hours = []\nexcept = [{ date = \"2026-12-31\", hours = [\"10-12\"] }]", "config::bad_hours", 22, "did you mean `10:00-12:00`?"),
         (21, "hours = []\nholidays = [\"Cargo.toml\"]", "config::bad_calendar", 22, "xmlcalendar.ru"),
+        (23, "number = 121", "config::wrong_type", 23, "`number = \"121\"`"),
         (23, "number = \"122\"", "config::duplicate_number", 28, "another"),
         (23, "number = \"112\"", "config::hides_emergency", 23, "another number"),
         (24, "password = { env = \"X\", default = \"y\", file = \"z\" }", "config::secret", 24, "{ file = "),
         (25, "branch = \"ekb1\"", "config::unknown_name", 25, "did you mean `ekb`?"),
-        (26, "groups = \"sales\"", "config::wrong_type", 26, "square brackets"),
+        (26, "groups = \"sales\"", "config::wrong_type", 26, "square brackets: [\"sales\"]"),
         (31, "name = \"121\"", "config::duplicate_number", 31, "another"),
         (32, "agents = [\"group:sale\"]", "config::unknown_target", 32, "did you mean `sales`?"),
         (32, "agents = [\"group:sales@nsk\"]", "config::unknown_target", 32, "known are: ekb"),
@@ -144,6 +151,8 @@ fn every_mistake_has_its_code_line_and_hint() {
         (36, "to = [\"extention:121\"]", "config::bad_target", 36, "did you mean `extension`?"),
         (36, "to = [\"extension:123\"]", "config::unknown_target", 36, "did you mean `12"),
         (36, "to = [\"queue:121\"]", "config::unknown_target", 36, "extension called `121`"),
+        (36, "to = [\"support\"]", "config::bad_target", 36, "did you mean `queue:support`?"),
+        (36, "to = [\"number:8 913 123-45-67\"]", "config::bad_target", 36, "did you mean `number:+79131234567`?"),
         (36, "to = [\"reject:200\"]", "config::bad_target", 36, "400 to 699"),
         (36, "to = [{ target = \"extension:121\", rign = \"5s\" }]", "config::unknown_key", 36, "did you mean `ring`?"),
         (36, "to = []", "config::no_steps", 36, "reject:480"),
@@ -153,12 +162,13 @@ fn every_mistake_has_its_code_line_and_hint() {
         (43, "emergency = []\n[dial.in_call]", "config::no_emergency", 43, "\"112\""),
         (36, "to = [\"number:+78091234567\"]", "config::forbidden_number", 36, "without +7809"),
         (32, "agents = [\"number:+8816123456\"]", "config::forbidden_number", 32, "without +881"),
-        (29, "password = \"secret122\"\nmobile = { number = \"+9791234567\" }", "config::forbidden_number", 30, "another"),
+        (29, "password = \"secret-of-122\"\nmobile = { number = \"+9791234567\" }", "config::forbidden_number", 30, "another"),
         (41, "forbidden = \"7809\"", "config::bad_number", 41, "+7809"),
-        (41, "forbidden = [\"+7809*\"]", "config::bad_number", 41, "without *"),
+        (41, "forbidden = [\"+7809*\"]", "config::bad_number", 41, "did you mean `+7809`?"),
         (41, "intercom = \"12\"", "config::overlapping_dial", 41, "begin codes with *"),
         (41, "outside = \"12X\"", "config::overlapping_dial", 41, "narrower"),
-        (41, "outside = \"8-XXX\"", "config::bad_pattern", 41, "X for any digit"),
+        (41, "outside = \"8-XXX\"", "config::bad_pattern", 41, "did you mean `8XXX`?"),
+        (41, "outside = \"8?XX\"", "config::bad_pattern", 41, "X for any digit"),
         (41, "intercom = \"*55\"", "config::duplicate_code", 42, "another code"),
         (41, "park = \"120-129\"", "config::overlapping_dial", 41, "move"),
         (44, "record = \"*1\"\npark = \"*12\"", "config::duplicate_code", 45, "beginning of another"),
@@ -224,16 +234,106 @@ fn one_mistake_makes_one_error() {
 }
 
 #[test]
+fn what_refers_to_a_name_with_a_mistake_is_right() {
+    let text = GOOD
+        .replace("name = \"rest\"\n", "name = \"rest\"\nwhen = { number = \"+73433000001\", trunk = \"carrier\" }\n");
+    let text = text.replace("ports = ", "# ports = ");
+    assert_eq!(wrong(&text), []);
+    for (right, slip, hint) in [
+        ("e164 = \"+73433000001\"", "e164 = \"8 343 300-00-01\"", "did you mean `+73433000001`?"),
+        ("e164 = \"+73433000001\"", "e164 = +73433000001", "`e164 = \"+73433000001\"`"),
+        ("e164 = \"+73433000001\"", "e164 = \"+7343300000\"", "write + and"),
+        ("number = \"121\"", "number = 121", "`number = \"121\"`"),
+        ("number = \"121\"", "number = \"12 1\"", "did you mean `121`?"),
+        ("number = \"121\"", "nubmer = \"121\"", "did you mean `number`?"),
+        ("number = \"121\"\n", "", "add `number = "),
+        ("[[queue]]", "[[queu]]", "did you mean `queue`?"),
+        ("name = \"support\"", "name = \" support\"", "did you mean `support`?"),
+        ("name = \"carrier\"", "nmae = \"carrier\"", "did you mean `name`?"),
+        ("[[listen]]", "[[lisen]]", "did you mean `listen`?"),
+    ] {
+        let found = wrong(&text.replacen(right, slip, 1));
+        assert!(matches!(&found[..], [(_, _, help)] if help.contains(hint)), "{slip}: {found:#?}");
+    }
+    // What is meant by nothing that is there is still told, and no mistake is recommended.
+    let found = wrong(
+        &text.replace("e164 = \"+73433000001\"", "e164 = \"+7343300000\"").replace("queue:support", "queue:suport"),
+    );
+    assert_eq!(
+        found.iter().map(|f| f.0).collect::<Vec<_>>(),
+        ["config::bad_number", "config::unknown_target"],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn short_passwords_are_told_once_and_refused_where_others_can_reach_us() {
+    let short = GOOD.replace("secret-of-121", "secret121").replace("secret-of-122", "122");
+    let report = |text: &str| Config::parse(Path::new("test.toml"), text);
+    let config = report(&short).expect("nobody else can reach it");
+    let told: Vec<String> = config.report.lines().collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("weak_password") && told[0].contains("121 (and of 122)"), "{told:?}");
+    let refused = report(&short.replace("127.0.0.1:5060", "192.0.2.1:5060")).expect_err("others can");
+    let told: Vec<(&str, Option<usize>)> = refused.problems.iter().map(|p| (p.code, refused.line(p))).collect();
+    assert_eq!(told, [("config::weak_password", Some(24)), ("config::weak_password", Some(29))]);
+}
+
+#[test]
+fn what_only_shows_here_is_told_by_check() {
+    let dir = std::env::temp_dir().join(format!("strowger-here-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a folder");
+    std::fs::write(dir.join("file"), "").expect("a file");
+    let path = dir.join("strowger.toml");
+    let look = |text: &str| {
+        std::fs::write(&path, text).expect("written");
+        let report = Config::check(&path).map_or_else(|report| report, |config| config.report);
+        report.problems.iter().map(|p| (p.code, report.line(p).unwrap_or(0), p.help.clone())).collect::<Vec<_>>()
+    };
+    let text = GOOD.replace("[node]\n", "[node]\ndata_dir = \"data\"\n");
+    assert_eq!(look(&text), []);
+    assert!(!dir.join("data").exists(), "it only looks");
+    let media = text.replace("[media]\n", "[media]\nbind = \"192.0.2.77\"\n");
+    assert!(matches!(&look(&media)[..], [("config::not_here", 8, help)] if help.contains("ip addr")));
+    let recording = format!("{text}[recording]\nmode = \"all\"\ndir = \"file/recordings\"\n");
+    assert!(matches!(&look(&recording)[..], [("config::folder", 48, help)] if help.contains("`dir`")));
+    assert_eq!(look(&recording.replace("\"all\"", "\"none\"")), [], "nothing is recorded");
+    // Categories of what was imported.
+    let when = text.replace("{ caller = \"+7913*\" }", "{ category = [\"Supplier\", \"suplier\", \"unknown\"] }");
+    assert_eq!(look(&when), [], "nothing was imported");
+    std::fs::write(dir.join("c.csv"), "number,category\n+79130000001,supplier\n").expect("written");
+    let config = Config::load(&path).expect("valid");
+    let mut rejects = crate::io::import::rejects::Rejects::to(&dir.join("rejects.csv"));
+    let job = crate::io::import::Job {
+        files: &[dir.join("c.csv")],
+        dry_run: false,
+        directory: &config.directory,
+        database: &config.files.imported,
+        shown: 0,
+        now: crate::base::Wall::default(),
+        rejects: &mut rejects,
+        progress: &(),
+    };
+    let mut job = job;
+    crate::io::import::What::Contacts.import(&mut job).expect("imported");
+    assert!(matches!(&look(&when)[..], [("config::no_category", 36, help)] if help == "did you mean `supplier`?"));
+    let folder = Config::check(&dir).expect_err("a folder").render(false);
+    assert!(folder.contains("this is a folder") && folder.contains("strowger.toml?"), "{folder}");
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+#[test]
 fn defaults_of_secrets_count_on_loopback_only() {
     let text =
-        GOOD.replace("\"secret122\"", "{ env = \"STROWGER_NO_SUCH_VARIABLE\", default = \"long-enough-for-all\" }");
+        GOOD.replace("\"secret-of-122\"", "{ env = \"STROWGER_NO_SUCH_VARIABLE\", default = \"long-enough-for-all\" }");
     assert_eq!(wrong(&text), []);
-    let open = text.replace("\"secret121\"", "\"long-enough-for-all\"").replace("127.0.0.1:5060", "192.0.2.10:5060");
+    let open =
+        text.replace("\"secret-of-121\"", "\"long-enough-for-all\"").replace("127.0.0.1:5060", "192.0.2.10:5060");
     assert_eq!(wrong(&open).iter().map(|w| (w.0, w.1)).collect::<Vec<_>>(), [("config::default_secret", 29)]);
-    let http = text.replace("\"secret121\"", "\"long-enough-for-all\"") + "[http]\nbind = \"0.0.0.0:80\"\n";
+    let http = text.replace("\"secret-of-121\"", "\"long-enough-for-all\"") + "[http]\nbind = \"0.0.0.0:80\"\n";
     assert_eq!(wrong(&http).iter().map(|w| (w.0, w.1)).collect::<Vec<_>>(), [("config::default_secret", 29)]);
     let set = |name: &str| (name == "STROWGER_NO_SUCH_VARIABLE").then(|| "long-enough-too".to_owned());
-    let set = read(vec![(PathBuf::new(), open)], &set, TODAY);
+    let set = read(vec![(PathBuf::new(), open)], &set, TODAY, false);
     let config = set.expect("a variable that is set counts everywhere");
     assert_eq!(&*config.directory.extension("122").expect("122").password.0, "long-enough-too");
 }
@@ -245,12 +345,12 @@ fn several_files_are_one() {
     let texts = |more: &str| {
         vec![(PathBuf::from("a.toml"), main.to_owned()), (PathBuf::from("conf.d/b.toml"), more.to_owned())]
     };
-    let config = read(texts(more), &|_| None, TODAY).expect("one configuration");
+    let config = read(texts(more), &|_| None, TODAY, false).expect("one configuration");
     assert_eq!(
         (config.directory.extensions.len(), config.directory.node.country, &*config.directory.node.name),
         (1, Some(crate::directory::Country::KZ), "a")
     );
-    let report = read(texts("[node]\nname = \"b\"\n"), &|_| None, TODAY).expect_err("a name that stands twice");
+    let report = read(texts("[node]\nname = \"b\"\n"), &|_| None, TODAY, false).expect_err("a name that stands twice");
     assert_eq!(
         report.lines().collect::<Vec<_>>(),
         ["conf.d/b.toml:2: config::duplicate_key: `name` stands in two files"]
@@ -287,10 +387,11 @@ fn secrets_come_from_files_credentials_and_the_environment() {
         _ => None,
     };
     let given = |number: &str, secret: &str, bind: &str| {
-        let text = GOOD.replace("127.0.0.1", bind).replace("\"secret122\"", "\"long-enough-for-all\"");
-        let text = text.replace("number = \"121\"", &format!("number = \"{number}\"")).replace("\"secret121\"", secret);
+        let text = GOOD.replace("127.0.0.1", bind).replace("\"secret-of-122\"", "\"long-enough-for-all\"");
+        let text =
+            text.replace("number = \"121\"", &format!("number = \"{number}\"")).replace("\"secret-of-121\"", secret);
         let text = text.replace("extension:121", &format!("extension:{number}"));
-        match read(vec![(dir.join("test.toml"), text)], &set, TODAY) {
+        match read(vec![(dir.join("test.toml"), text)], &set, TODAY, false) {
             Ok(config) => Ok(config.directory.extension(number).expect("it is there").password.0.to_string()),
             Err(report) => Err(report.problems.iter().map(|p| p.code).collect::<Vec<_>>().join(" ")),
         }
@@ -380,7 +481,7 @@ fn calendars_of_the_office() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/office.toml");
     let read = |today| {
         let text = std::fs::read_to_string(&path).expect("the fixture");
-        read(vec![(path.clone(), text)], &|_| None, today).unwrap_or_else(|r| panic!("{}", r.render(false)))
+        read(vec![(path.clone(), text)], &|_| None, today, false).unwrap_or_else(|r| panic!("{}", r.render(false)))
     };
     let years = |config: &Config| {
         let lines = config.report.lines().filter(|l| l.contains("config::no_year"));

@@ -4,80 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::dom::{Node, Value};
+use super::meant;
+use super::names::{NAMED, Names};
 use super::problem::{Place, Problem, alike, suggest};
 use super::schema::{self, Key, Kind, Named, Need, Section, Targets};
 use super::target::Parsed;
 use super::value;
-use crate::directory::{Country, Dial, E164, Prefix, Region};
-
-/// What has names, with where each stands.
-#[derive(Debug, Default)]
-pub struct Names {
-    all: BTreeMap<Named, Vec<(String, Place)>>,
-    /// Group and branch of every extension that is in a group.
-    members: Vec<(String, Option<String>)>,
-    /// How numbers begin that no call may go to.
-    forbidden: Vec<Prefix>,
-}
-
-const NAMED: [(&str, &str, Named); 11] = [
-    ("trunk", "name", Named::Trunk),
-    ("number", "e164", Named::Number),
-    ("extension", "number", Named::Extension),
-    ("queue", "name", Named::Queue),
-    ("branch", "name", Named::Branch),
-    ("calendar", "name", Named::Calendar),
-    ("duty", "name", Named::Duty),
-    ("dealer", "name", Named::Dealer),
-    ("hook", "name", Named::Hook),
-    ("page", "number", Named::Page),
-    ("pool", "name", Named::Pool),
-];
-
-impl Names {
-    /// Collects all names of a tree.
-    pub fn collect(root: &Node) -> Names {
-        let mut names = Names::default();
-        for (section, key, named) in NAMED {
-            let list = names.all.entry(named).or_default();
-            for item in root.get(section).map(Node::items).unwrap_or_default() {
-                if let Some(node) = item.get(key)
-                    && let Some(text) = node.text()
-                {
-                    list.push((text.to_owned(), node.at));
-                }
-            }
-        }
-        let mut groups: Vec<(String, Place)> = Vec::new();
-        for extension in root.get("extension").map(Node::items).unwrap_or_default() {
-            let branch = extension.get("branch").and_then(Node::text).map(str::to_owned);
-            for group in extension.get("groups").map(Node::items).unwrap_or_default() {
-                if let Some(text) = group.text() {
-                    names.members.push((text.to_owned(), branch.clone()));
-                    if !groups.iter().any(|(g, _)| g == text) {
-                        groups.push((text.to_owned(), group.at));
-                    }
-                }
-            }
-        }
-        names.all.insert(Named::Group, groups);
-        names.forbidden = match root.get("dial").and_then(|d| d.get("forbidden")) {
-            Some(own) => own.items().iter().filter_map(|n| n.text()?.parse().ok()).collect(),
-            None => Dial::default().forbidden,
-        };
-        names
-    }
-
-    /// Whether there is one.
-    pub fn has(&self, named: Named, name: &str) -> bool {
-        self.all.get(&named).is_some_and(|list| list.iter().any(|(n, _)| n == name))
-    }
-
-    /// All of a kind.
-    pub fn of(&self, named: Named) -> impl Iterator<Item = &str> {
-        self.all.get(&named).into_iter().flatten().map(|(n, _)| n.as_str())
-    }
-}
+use crate::directory::{Country, E164, Region};
 
 /// The walk over one tree.
 #[derive(Debug)]
@@ -108,6 +41,9 @@ impl<'a> Walk<'a> {
 
     fn section(&mut self, node: &Node, section: &'static Section, who: &str) {
         for entry in node.entries() {
+            if let Some(written) = &entry.written {
+                self.unknown(entry.at, written, section);
+            }
             match section.keys.iter().find(|k| k.name == entry.key) {
                 Some(key) => {
                     let loud = !self.quiet;
@@ -168,6 +104,12 @@ impl<'a> Walk<'a> {
 
     fn missing(&mut self, at: Place, key: &Key, section: &Section, who: &str) {
         let Need::Required(example) = key.need else { return };
+        let own = match &key.kind {
+            Kind::Ref(named) => self.names.of(*named).next().map(|name| format!("\"{name}\"")),
+            Kind::Steps => Some(format!("[\"{}\"]", self.names.somebody())),
+            _ => None,
+        };
+        let example = own.unwrap_or_else(|| example.to_owned());
         let place = match (section.name, who) {
             ("", _) => "the file".to_owned(),
             (name, "") => format!("[{name}]"),
@@ -194,6 +136,9 @@ impl<'a> Walk<'a> {
                     }
                 }
                 (_, Kind::Some(_)) => self.value(node, inner, key, section),
+                (Value::Text(text), _) => {
+                    self.wrong_type(node, "a list", &format!("put it into square brackets: [\"{}\"]", shorten(text)));
+                }
                 _ => self.wrong_type(node, "a list", "put it into square brackets: [ … ]"),
             },
             Kind::Steps => match &node.value {
@@ -202,7 +147,17 @@ impl<'a> Walk<'a> {
             },
             Kind::Bool => match node.value {
                 Value::Bool(_) => {}
-                _ => self.wrong_type(node, "true or false", "write true or false, without quotes"),
+                _ => {
+                    let says = match (&node.value, node.text().map(str::to_lowercase).as_deref()) {
+                        (Value::Int(Some(1)), _) | (_, Some("true" | "yes" | "on" | "1")) => Some("true"),
+                        (Value::Int(Some(0)), _) | (_, Some("false" | "no" | "off" | "0")) => Some("false"),
+                        _ => None,
+                    };
+                    let help = says.map_or("write true or false, without quotes".to_owned(), |says| {
+                        format!("without quotes: `{} = {says}`", key.name)
+                    });
+                    self.wrong_type(node, "true or false", &help);
+                }
             },
             Kind::Int(least, most) => self.int(node, *least, *most, key),
             Kind::Secret => self.secret(node),
@@ -268,8 +223,9 @@ impl<'a> Walk<'a> {
             Ok(target) => target,
             Err(wrong) => {
                 let at = node.part(wrong.range);
+                let help = self.target_meant(text).map_or(wrong.help, |target| format!("did you mean `{target}`?"));
                 self.problems
-                    .push(Problem::error("config::bad_target", at, wrong.what).label("not a target").help(wrong.help));
+                    .push(Problem::error("config::bad_target", at, wrong.what).label("not a target").help(help));
                 return;
             }
         };
@@ -283,7 +239,7 @@ impl<'a> Walk<'a> {
         }
         if let Parsed::Number(number) = target
             && !self.forbidden(node, Some(number))
-            && self.names.has(Named::Number, &number.to_string())
+            && self.names.knows(Named::Number, &number.to_string())
         {
             let help = "to route it inside, name what its route names";
             let what = format!("{number} is a number of ours: the call would go out through a trunk and come back");
@@ -316,6 +272,17 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A number in another spelling, or the name alone.
+    fn target_meant(&self, text: &str) -> Option<String> {
+        let kinds =
+            [Named::Extension, Named::Queue, Named::Group, Named::Branch, Named::Duty, Named::Dealer, Named::Page];
+        if let Some(number) = text.strip_prefix("number:") {
+            return meant::meant(&Kind::E164, number, self.names.country).map(|number| format!("number:{number}"));
+        }
+        let named = kinds.into_iter().find(|named| self.names.knows(*named, text))?;
+        Some(format!("{}:{text}", named.word()))
+    }
+
     /// A number that no call may go to: whoever named it there would wait in vain.
     fn forbidden(&mut self, node: &Node, number: Option<E164>) -> bool {
         let found = number.and_then(|n| Some((n, self.names.forbidden.iter().find(|prefix| prefix.begins(n))?)));
@@ -329,7 +296,7 @@ impl<'a> Walk<'a> {
     fn nobody(&mut self, at: Place, named: Named, name: &str, known: &[&str], code: &'static str) {
         let word = named.word();
         // The same name may well be something else: queue:121.
-        let elsewhere = NAMED.iter().find(|(.., n)| *n != named && self.names.has(*n, name)).map(|(.., n)| n.word());
+        let elsewhere = NAMED.iter().find(|(.., n)| *n != named && self.names.knows(*n, name)).map(|(.., n)| n.word());
         let make = match named {
             Named::Group => "a group is made by naming it in an extension's `groups`".to_owned(),
             _ => format!("there is no [[{word}]] at all yet"),
@@ -366,7 +333,13 @@ impl<'a> Walk<'a> {
                     .label("out of range")
                     .help(format!("{}: {least} to {most}", key.about)),
             ),
-            _ => self.wrong_type(node, "a whole number", "write digits without quotes"),
+            _ => {
+                let own = node.text().and_then(|t| t.trim().parse::<i64>().ok());
+                let help = own.map_or("write digits without quotes".to_owned(), |n| {
+                    format!("write it without quotes: `{} = {n}`", key.name)
+                });
+                self.wrong_type(node, "a whole number", &help);
+            }
         }
     }
 
@@ -401,20 +374,27 @@ impl<'a> Walk<'a> {
 
     fn text(&mut self, node: &Node, kind: &'static Kind, key: &Key, section: &Section) {
         let Some(text) = node.text() else {
-            let example = match key.need {
-                _ if let Value::Date(date) = &node.value => format!("put it into quotes: \"{date}\""),
-                Need::Required(e) | Need::Default(e) | Need::Optional(e) if !e.is_empty() => {
+            let help = match (&node.value, kind, key.need) {
+                (Value::Date(date), ..) => format!("put it into quotes: `{} = \"{date}\"`", key.name),
+                (Value::Int(Some(n)), ..) => {
+                    format!("put it into quotes: `{} = \"{}\"`", key.name, meant::of_int(kind, *n))
+                }
+                (_, Kind::Choice(words), _) => format!("write one of these in quotes: {}", words.join(", ")),
+                (_, _, Need::Required(e) | Need::Default(e) | Need::Optional(e)) if !e.is_empty() => {
                     format!("put it into quotes, e.g. `{} = {e}`", key.name)
                 }
                 _ => "put it into quotes".to_owned(),
             };
-            self.wrong_type(node, "a string", &example);
+            self.wrong_type(node, "a string", &help);
             return;
         };
+        let country = self.names.country;
         let bad = |code: &'static str, wrong: Result<(), String>, help: String| {
-            wrong
-                .err()
-                .map(|w| Problem::error(code, node.at, format!("`{}` {w}", shorten(text))).label("here").help(help))
+            wrong.err().map(|w| {
+                let own = meant::meant(kind, text, country).filter(|own| own != text);
+                let help = own.map_or(help, |own| format!("did you mean `{}`?", shorten(&own)));
+                Problem::error(code, node.at, format!("`{}` {w}", shorten(text))).label("here").help(help)
+            })
         };
         let say = |help: &str| help.to_owned();
         let problem = match kind {
@@ -431,25 +411,33 @@ impl<'a> Walk<'a> {
                 value::size(text).map(drop),
                 say("write e.g. \"512KiB\", \"64MiB\" or \"1GiB\""),
             ),
-            Kind::Zone => bad("config::bad_zone", value::zone(text).map(drop), zone_help(text)),
+            Kind::Zone => bad(
+                "config::bad_zone",
+                value::zone(text).map(drop),
+                say("write the IANA name, e.g. \"Asia/Yekaterinburg\""),
+            ),
             Kind::Country => bad("config::bad_region", value::country(text), say("by ISO 3166-1, e.g. \"RU\"")),
             Kind::Region => bad("config::bad_region", value::region(text), region_help(text)),
             Kind::E164 if section.name == schema::MOBILE.name && self.forbidden(node, text.parse().ok()) => None,
-            Kind::E164 => bad("config::bad_number", value::e164(text).map(drop), number_help(text)),
+            Kind::E164 => bad(
+                "config::bad_number",
+                value::e164(text).map(drop),
+                say("write + and 7 to 15 digits with the country code, e.g. \"+73433000001\""),
+            ),
             Kind::Caller => {
                 bad("config::bad_number", value::caller(text), say("write e.g. \"+79131234567\" or \"+7913*\""))
             }
-            Kind::Address => bad("config::bad_address", value::address(text).map(drop), address_help(text)),
+            Kind::Address => bad(
+                "config::bad_address",
+                value::address(text).map(drop),
+                say("write e.g. \"127.0.0.1:5060\" or \"[::1]:5060\"; 0.0.0.0 for all addresses"),
+            ),
             Kind::Ip => bad(
                 "config::bad_address",
                 value::ip(text).map(drop),
                 say("write an address without port, e.g. \"203.0.113.7\""),
             ),
-            Kind::Cidr => bad(
-                "config::bad_cidr",
-                value::cidr(text).map(drop),
-                say("write e.g. \"203.0.113.0/24\" or one address"),
-            ),
+            Kind::Cidr => bad("config::bad_cidr", value::cidr(text).map(drop), cidr_help(text)),
             Kind::Host => bad("config::bad_value", value::host(text), say("e.g. \"office.example\"")),
             Kind::SipUri => self.sip_uri(node, text),
             Kind::Header => bad("config::bad_value", header(text), say("e.g. \"X-Called-Number\"")),
@@ -535,7 +523,13 @@ impl<'a> Walk<'a> {
             Err(wrong) => Some(
                 Problem::error("config::bad_uri", node.at, format!("`{}` {wrong}", shorten(text)))
                     .label("not a trunk's URI")
-                    .help("write sip:HOST, sip:HOST:PORT or sip:HOST;transport=tcp"),
+                    .help(match meant::meant(&Kind::SipUri, text, None) {
+                        Some(own) if text.contains('@') => {
+                            format!("did you mean `{own}`? The user belongs into `username`")
+                        }
+                        Some(own) => format!("did you mean `{own}`?"),
+                        None => "write sip:HOST, sip:HOST:PORT or sip:HOST;transport=tcp".to_owned(),
+                    }),
             ),
             Ok(uri) => {
                 let later = uri.secure || matches!(uri.transport.as_deref(), Some("tls" | "ws" | "wss"));
@@ -576,12 +570,12 @@ fn store_url(node: &Node, text: &str) -> Option<Problem> {
     Some(problem.help("write sqlite:FILE, e.g. \"sqlite:strowger.db\""))
 }
 
-fn zone_help(text: &str) -> String {
-    const EXAMPLE: &str = "write the IANA name, e.g. \"Asia/Yekaterinburg\"";
-    let names: Vec<String> = jiff::tz::db().available().map(|n| n.as_str().to_owned()).collect();
-    match alike(text, names.iter().map(String::as_str)) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => EXAMPLE.to_owned(),
+fn cidr_help(text: &str) -> String {
+    let address = text.split('/').next().unwrap_or_default();
+    match address.parse::<std::net::IpAddr>() {
+        Ok(ip) if ip.is_ipv4() => format!("write `{ip}` alone, or with 0 to 32 behind the /: `{ip}/24`"),
+        Ok(ip) => format!("write `{ip}` alone, or with 0 to 128 behind the /: `{ip}/64`"),
+        Err(_) => "write addresses, not names: \"203.0.113.7\" or \"203.0.113.0/24\"".to_owned(),
     }
 }
 
@@ -594,20 +588,6 @@ fn region_help(text: &str) -> String {
             Some(name) if text.starts_with("RU") => format!("did you mean `{name}`?"),
             _ => "write country and part by ISO 3166-2, e.g. \"RU-SVE\", or a country: \"KZ\"".to_owned(),
         },
-    }
-}
-
-fn number_help(text: &str) -> String {
-    match crate::directory::E164::read(text, Country::RU) {
-        Some(number) => format!("did you mean `{number}`?"),
-        None => "write + and 7 to 15 digits with the country code, e.g. \"+73433000001\"".to_owned(),
-    }
-}
-
-fn address_help(text: &str) -> String {
-    match text.parse::<std::net::IpAddr>() {
-        Ok(ip) => format!("did you mean `{}`?", std::net::SocketAddr::new(ip, 5060)),
-        Err(_) => "write e.g. \"127.0.0.1:5060\" or \"[::1]:5060\"; 0.0.0.0 for all addresses".to_owned(),
     }
 }
 

@@ -7,23 +7,24 @@ use super::super::dom::{Node, Value};
 use super::super::problem::{Place, Problem};
 use super::super::schema::Named;
 use super::super::target::Parsed;
+use super::super::value;
 use super::{tables, text, texts};
 
 /// Looks at all steps, routes and circles.
-pub fn check(root: &Node, problems: &mut Vec<Problem>) {
+pub fn check(root: &Node, somebody: &str, problems: &mut Vec<Problem>) {
     let lists = [("route", "to"), ("queue", "overflow"), ("branch", "to"), ("dealer", "to"), ("duty", "otherwise")];
     for (section, key) in lists {
         for owner in tables(root, section).iter().filter_map(|t| t.get(key)) {
-            steps(owner, problems);
-            nowhere(root, owner, problems);
+            steps(owner, somebody, problems);
+            nowhere(root, owner, somebody, problems);
         }
     }
     for list in tables(root, "duty").iter().flat_map(|d| tables(d, "roster")).filter_map(|t| t.get("to")) {
-        steps(list, problems);
-        nowhere(root, list, problems);
+        steps(list, somebody, problems);
+        nowhere(root, list, somebody, problems);
     }
     routes(root, problems);
-    uncovered(root, problems);
+    uncovered(root, somebody, problems);
     circles(root, problems);
 }
 
@@ -36,12 +37,12 @@ fn target(step: &Node) -> Option<(&Node, &str)> {
     Some((node, node.text()?))
 }
 
-fn steps(list: &Node, problems: &mut Vec<Problem>) {
+fn steps(list: &Node, somebody: &str, problems: &mut Vec<Problem>) {
     let mut seen: BTreeMap<&str, Place> = BTreeMap::new();
     let mut end: Option<(&str, Place)> = None;
     if matches!(&list.value, Value::List(items) if items.is_empty()) {
         let problem = Problem::error("config::no_steps", list.at, "there is no step in here").label("empty");
-        problems.push(problem.help("write e.g. [\"queue:sales\"], or \"reject:480\" to turn callers away"));
+        problems.push(problem.help(format!("write e.g. [\"{somebody}\"], or \"reject:480\" to turn callers away")));
     }
     for step in list.items() {
         let Some((node, written)) = target(step) else { continue };
@@ -74,19 +75,20 @@ fn steps(list: &Node, problems: &mut Vec<Problem>) {
 }
 
 /// Steps whose target is there but can lead to nobody.
-fn nowhere(root: &Node, list: &Node, problems: &mut Vec<Problem>) {
+fn nowhere(root: &Node, list: &Node, somebody: &str, problems: &mut Vec<Problem>) {
     for (node, written) in list.items().iter().filter_map(target) {
         let (what, help) = match Parsed::read(written) {
             Ok(Parsed::OpenBranch) if !tables(root, "branch").iter().any(|b| b.get("to").is_some()) => {
-                ("no [[branch]] has a `to`".to_owned(), "add e.g. `to = \"queue:sales\"` to the branches")
+                ("no [[branch]] has a `to`".to_owned(), format!("add e.g. `to = \"{somebody}\"` to the branches"))
             }
-            Ok(Parsed::NearestDealer) if !tables(root, "dealer").iter().any(|d| d.get("regions").is_some()) => {
-                ("no [[dealer]] names `regions`".to_owned(), "add e.g. `regions = [\"RU-KEM\"]` to the dealers")
-            }
+            Ok(Parsed::NearestDealer) if !tables(root, "dealer").iter().any(|d| d.get("regions").is_some()) => (
+                "no [[dealer]] names `regions`".to_owned(),
+                "add e.g. `regions = [\"RU-KEM\"]` to the dealers".to_owned(),
+            ),
             Ok(Parsed::Named(Named::Branch, name, _))
                 if tables(root, "branch").iter().any(|b| text(b, "name") == Some(name) && b.get("to").is_none()) =>
             {
-                (format!("branch \"{name}\" has no `to`"), "add e.g. `to = \"queue:sales\"` to the branch")
+                (format!("branch \"{name}\" has no `to`"), format!("add e.g. `to = \"{somebody}\"` to the branch"))
             }
             _ => continue,
         };
@@ -120,10 +122,12 @@ fn routes(root: &Node, problems: &mut Vec<Problem>) {
 }
 
 /// Numbers of ours whose callers may find that no route holds: nobody is rung for them.
-fn uncovered(root: &Node, problems: &mut Vec<Problem>) {
+fn uncovered(root: &Node, somebody: &str, problems: &mut Vec<Problem>) {
     const SHOWN: usize = 3;
     let routes = tables(root, "route");
-    let numbers = tables(root, "number").iter().filter(|n| text(n, "e164").is_some());
+    // One with a mistake in it is told of already.
+    let right = |n: &&Node| text(n, "e164").is_some_and(|e164| value::e164(e164).is_ok());
+    let numbers = tables(root, "number").iter().filter(right);
     let open: Vec<&Node> = numbers.filter(|number| !covered(number, routes)).collect();
     let last = routes.last().map(|route| route.get("name").map_or(route.at, |n| n.at));
     let Some(at) = last.or(open.first().map(|number| number.at)).filter(|_| !open.is_empty()) else { return };
@@ -135,7 +139,7 @@ fn uncovered(root: &Node, problems: &mut Vec<Problem>) {
     let what = format!("callers of {} may find that no route holds: nobody is rung, they get 480", list.join(", "));
     let label = if last.is_some() { "the last route" } else { "there is no [[route]]" };
     let problem = Problem::warning("config::no_last_route", at, what).label(label);
-    problems.push(problem.help("end with a route that has no `when`, e.g. to = [\"queue:sales\"]"));
+    problems.push(problem.help(format!("end with a route that has no `when`, e.g. `to = [\"{somebody}\"]`")));
 }
 
 /// Whether some route holds for every caller of a number at any time: one that asks for nothing but the line, or several that
