@@ -2,10 +2,12 @@
 routes.toml."""
 
 import os
+import signal
+import sqlite3
 
 import lab
 from lab import Sipp
-from office import TONE_A, TONE_B, Baresip, check, eventually
+from office import TONE_A, TONE_B, Baresip, check, eventually, tone_wav
 from routes import ends, requests, scenario, traced
 
 # A make: how it calls itself, the header that it understands, and one that is another make's.
@@ -89,6 +91,37 @@ def a_speaker_that_only_rings_is_reported(office_of):
     ends(fanvil, "the Fanvil")
     said = report(office.record())
     check(said == {"extension:601": "answered", "extension:602": "no_answer", "extension:603": "unreachable"}, f"the report says {said}")
+
+
+def kept_open(office):
+    """How many loudspeakers the store would have closed by the next run."""
+    with sqlite3.connect(f"file:{office.server.directory}/strowger.db?mode=ro", uri=True) as store:
+        return store.execute("SELECT count(*) FROM opened").fetchone()[0]
+
+
+@scenario()
+def kill_9_leaves_no_speaker_open(office_of):
+    """kill -9 while a file is played over 700: started again, strowger sends both loudspeakers their BYE, and says so in its log."""
+    office = office_of()
+    fanvil, panasonic = speaker(office, "601", FANVIL), speaker(office, "602", PANASONIC)
+    drill = os.path.join(office.place, "drill.wav")
+    tone_wav(drill, TONE_A, 60)
+    office.strowger("page", "700", drill)
+    eventually(lambda: kept_open(office) == 2, 5, lambda: f"the store keeps {kept_open(office)} loudspeakers")
+    for each in (fanvil, panasonic):
+        eventually(lambda: requests(office.place, each.port, "ACK"), 3, "no ACK before the kill")
+    office.server.child.send_signal(signal.SIGKILL)
+    office.server.child.wait()
+    check(fanvil.child.poll() is None and panasonic.child.poll() is None, "a loudspeaker was closed before the kill")
+    office.server.start()
+    ends(fanvil, "the Fanvil")
+    ends(panasonic, "the Panasonic")
+    for each in (fanvil, panasonic):
+        byes = requests(office.place, each.port, "BYE")
+        check(len(byes) == 1 and b"the server was restarted" in byes[0], f"{byes}")
+    eventually(lambda: kept_open(office) == 0, 3, lambda: f"the store still keeps {kept_open(office)} loudspeakers")
+    said = office.server.last_words(4000)
+    check(said.count("is closed: it hung up") == 2, f"the log says {said}")
 
 
 @scenario(needs=["baresip"])

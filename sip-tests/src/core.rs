@@ -47,6 +47,7 @@ impl Subject for B2bua {
             ("client transactions", status.client_transactions),
             ("ports", status.ports),
             ("proxied", status.proxied),
+            ("left open", status.left_open),
         ]
         .into_iter()
         .map(|(name, size)| (name.to_owned(), size as u64))

@@ -23,6 +23,7 @@
 //! carrier-a -> BYE
 //! 122 <- BYE
 //! page 700 closed.wav                  the operator has a file played over a page
+//! kill the server                      and start it again: it has what the store kept, and nothing else
 //! record outcome=answered answered_by=extension:122 talk_ms=2000
 //! at rest                              nothing is left in the core, everything was answered and acknowledged
 //! ```
@@ -139,6 +140,7 @@ enum Step {
     Spray { who: String, time: Time },
     Drain,
     Page { number: String, sound: String },
+    Kill,
     Agent { extension: String, do_not_disturb: Option<bool>, paused: Option<bool> },
     Rest,
 }
@@ -297,7 +299,16 @@ impl Ladder {
             node.phone.inbox.clear();
         }
         world.set_weather(weather);
-        let mut play = Play { world, fair: weather == Weather::FAIR, done: 0, seen_records: 0, rested: false };
+        let mut play = Play {
+            world,
+            fair: weather == Weather::FAIR,
+            done: 0,
+            seen_records: 0,
+            rested: false,
+            core: &core,
+            with: self.with.clone(),
+            seed,
+        };
         for (line, text, step) in &self.steps {
             if let Err(why) = play.step(step) {
                 return Err(Box::new(failure(&play.world, *line, text, why)));
@@ -356,15 +367,20 @@ fn failure(world: &World, line: usize, text: &str, why: String) -> Failure {
 }
 
 /// A ladder in progress.
-struct Play {
+struct Play<'a> {
     world: World,
     fair: bool,
     done: usize,
     seen_records: usize,
     rested: bool,
+    core: &'a dyn Fn(strowger::directory::Directory, u64) -> Box<dyn Subject>,
+    /// The configuration in force, as changes to the office.
+    with: Vec<(String, String)>,
+    /// The core's.
+    seed: u64,
 }
 
-impl Play {
+impl Play<'_> {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         self.done += 1;
         let fair = self.fair;
@@ -547,6 +563,7 @@ impl Play {
             Step::Reload(with) => {
                 let directory = office::directory(with)?;
                 self.world.reload(directory);
+                self.with.clone_from(with);
                 Ok(())
             }
             Step::Spray { who, time } => {
@@ -578,6 +595,13 @@ impl Play {
             Step::Page { number, sound } => {
                 let ask = Ask::Page { page: number.as_str().into(), sound: sound.as_str().into() };
                 self.world.tell(Event::Command { id: CommandId(0), ask });
+                Ok(())
+            }
+            Step::Kill => {
+                // Another seed: no identifier of the new run is one of the old.
+                self.seed = self.seed.wrapping_add(1 << 32);
+                let core = (self.core)(office::directory(&self.with)?, self.seed);
+                self.world.kill_server(core);
                 Ok(())
             }
             Step::Drain => {
@@ -903,6 +927,7 @@ fn step(w: &[&str]) -> Result<Step, String> {
             Step::Agent { extension: (*extension).to_owned(), do_not_disturb, paused }
         }
         ["drain"] => Step::Drain,
+        ["kill", "the", "server"] => Step::Kill,
         ["page", number, sound] => Step::Page { number: number.to_string(), sound: sound.to_string() },
         ["wait", t] => Step::Wait(time(t)?),
         ["talk", a, b, t] => Step::Talk { a: a.to_string(), b: b.to_string(), time: time(t)? },

@@ -180,6 +180,14 @@ impl Oracle {
         }
     }
 
+    /// The server was killed: what it was asked or asked itself comes to nothing, and its calls have no record. Whoever was answered is
+    /// still to have a BYE, sent or got.
+    pub fn server_killed(&mut self) {
+        self.asked.clear();
+        self.asking.values_mut().filter(|asking| asking.final_at.is_none()).for_each(|asking| asking.broken = true);
+        self.accepted.values_mut().for_each(|accepted| accepted.1 = true);
+    }
+
     /// A phone hears a tone in a call that is up since `up_at`.
     pub fn ear(&mut self, now: Time, own: Tone, heard: Tone, up_at: Option<Time>) {
         // Packets of early media, of a fork's loser too, may still be under way.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use strowger::b2bua::{Action, Event, Notice, Save};
 use strowger::base::{Instant, Now, Rng, Wall};
+use strowger::call::leg::Opened;
 use strowger::directory::Directory;
 use strowger::media::relay::{Arrival, Relay, Spoken, Verdict};
 use strowger::media::{self, Port};
+use strowger::registrar::Binding;
 use strowger::sip::transport::{Flow, Transport};
 
 use crate::net::{Net, Weather};
@@ -123,6 +125,9 @@ pub struct World {
     /// What the operator was told of carriers' calls.
     pub not_taken: Vec<strowger::b2bua::NotTaken>,
     subject: Box<dyn Subject>,
+    /// What the store keeps for the next run.
+    bindings: Vec<Binding>,
+    opened: Vec<Opened>,
     net: Net<Parcel>,
     rtp_weather: Weather,
     relays: Vec<Relay>,
@@ -154,6 +159,8 @@ impl World {
             logins: Vec::new(),
             not_taken: Vec::new(),
             subject,
+            bindings: Vec::new(),
+            opened: Vec::new(),
             net,
             rtp_weather: weather,
             relays: (0..workers.max(1)).map(|_| Relay::new()).collect(),
@@ -267,6 +274,24 @@ impl World {
         }
     }
 
+    /// The server is killed and started again, as `subject`: it has what the store kept, and nothing else. Its media and connections are
+    /// gone.
+    pub fn kill_server(&mut self, subject: Box<dyn Subject>) {
+        self.subject = subject;
+        for relay in &mut self.relays {
+            *relay = Relay::new();
+            relay.apply(Instant::from_micros(self.now), media::Command::Sounds(sounds::library()), &mut Vec::new());
+        }
+        self.ports_open.clear();
+        self.ports_closed.clear();
+        self.connections.iter_mut().for_each(|c| c.open = false);
+        self.oracle.server_killed();
+        self.tell(Event::PortsReady(PORTS.step_by(2).map(Port).collect()));
+        self.tell(Event::Restore(self.bindings.clone()));
+        self.tell(Event::LeftOpen(self.opened.clone()));
+        self.tell(Event::Tick);
+    }
+
     /// The next moment at which something happens.
     pub fn next(&self) -> Option<Time> {
         let subject = self.subject.deadline().map(Instant::micros);
@@ -331,6 +356,9 @@ impl World {
             if size > asked {
                 self.oracle.fault(now, format!("at rest, yet {size} in table {table:?}"));
             }
+        }
+        if !self.opened.is_empty() {
+            self.oracle.fault(now, format!("at rest, yet the store keeps {} opened phones", self.opened.len()));
         }
         for (port, at) in self.ports_open.clone() {
             self.oracle.fault(now, format!("port {port}, opened at {:.3} s, was never closed", at as f64 / SEC as f64));
@@ -653,7 +681,21 @@ impl World {
                 }
                 Action::Notify(Notice::LoginFailed(failed)) => self.logins.push(*failed),
                 Action::Notify(Notice::NotTaken(call)) => self.not_taken.push(*call),
-                Action::Save(Save::Binding(_) | Save::Unbind { .. }) | Action::Notify(_) | Action::Reply { .. } => {}
+                Action::Save(Save::Binding(new)) => {
+                    let same =
+                        |b: &Binding| (&b.aor, &b.contact, &b.instance) == (&new.aor, &new.contact, &new.instance);
+                    self.bindings.retain(|b| !same(b));
+                    self.bindings.push(*new);
+                }
+                Action::Save(Save::Unbind { aor, contact }) => {
+                    self.bindings.retain(|b| (&b.aor, &b.contact) != (&aor, &contact));
+                }
+                Action::Save(Save::Opened(new)) => {
+                    self.opened.retain(|o| o.dialog.call_id != new.dialog.call_id);
+                    self.opened.push(*new);
+                }
+                Action::Save(Save::Closed { call_id }) => self.opened.retain(|o| *o.dialog.call_id != *call_id),
+                Action::Notify(_) | Action::Reply { .. } => {}
             }
         }
     }

@@ -9,6 +9,7 @@ use super::event::{CommandId, QueryId};
 use crate::base::Wall;
 pub use crate::call::LiveCall;
 use crate::call::hook::HookQuery;
+use crate::call::leg::Opened;
 use crate::call::record::{CallRecord, RecordId};
 use crate::directory::{Hook, Label};
 use crate::media;
@@ -82,6 +83,13 @@ pub enum Save {
         /// The binding's contact URI.
         contact: String,
     },
+    /// A phone answered by itself, or its dialog has changed. Kept over a restart ([`super::Event::LeftOpen`]).
+    Opened(Box<Opened>),
+    /// Such a phone is closed again.
+    Closed {
+        /// The Call-ID of its dialog.
+        call_id: String,
+    },
 }
 
 /// A change of what readers see.
@@ -110,6 +118,8 @@ pub enum Notice {
     NotTaken(Box<NotTaken>),
     /// A phone came or went; not that it came again.
     Registration(Box<Registration>),
+    /// A phone that a crash had left open is closed.
+    Closed(Box<Closed>),
 }
 
 /// A phone came or went. One line of the log; at most [`Registration::LINES`] a minute.
@@ -132,6 +142,15 @@ pub struct Registration {
 impl Registration {
     /// Lines in a minute: a whole company that comes back after a power cut, and no phone that is out of its mind.
     pub const LINES: u32 = 600;
+}
+
+/// A phone or loudspeaker that answered by itself, and that the run before us left open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Closed {
+    /// The extension's number.
+    pub extension: String,
+    /// What became of it, in words of ours.
+    pub because: String,
 }
 
 /// A carrier called a number that is none of its trunk's: it was challenged like any stranger, and its customer hears that

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::ladder::Traced;
 use super::sticky::Met;
 use crate::call::hook::HookQuery;
+use crate::call::leg::Opened;
 use crate::call::record::RecordId;
 use crate::directory::{Directory, Label};
 use crate::media;
@@ -72,6 +73,8 @@ pub enum Event {
     },
     /// Bindings that the store kept over a restart.
     Restore(Vec<Binding>),
+    /// Phones that answered by themselves and were not closed before the restart, as the store kept them; after [`Event::Restore`].
+    LeftOpen(Vec<Opened>),
     /// Which customers called which number of ours, or were shown it, as the store's records say, the oldest first; the last
     /// [`MAX_STICKY`] are kept.
     ///

@@ -16,6 +16,7 @@
 pub mod action;
 pub mod event;
 pub mod ladder;
+mod left_open;
 pub mod line;
 mod node;
 pub mod ports;
@@ -31,8 +32,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use slotmap::{Key, SlotMap};
 
-pub use action::{Action, LiveCall, LoginFailed, NotTaken, Notice, PhoneView, Registration, Save, Trouble, TrunkView};
+pub use action::{
+    Action, Closed, LiveCall, LoginFailed, NotTaken, Notice, PhoneView, Registration, Save, Trouble, TrunkView,
+};
 pub use event::{Ask, CommandId, Event, QueryId, Resolved};
+pub use left_open::MAX_OPENED;
 pub use node::Locals;
 pub use sticky::{MAX_STICKY, Met};
 
@@ -55,6 +59,7 @@ use crate::sip::header::Privacy;
 use crate::sip::{Drop as Dropped, Flow, Message, Method, Name, NameAddr, Refusal, Transport, Writer, door};
 use crate::transaction::timing::Timing;
 use crate::transaction::{self, Failure, Layer, Output, ServerKey};
+use left_open::LeftOpen;
 use line::Line;
 use node::{Due, Node};
 use ports::Ports;
@@ -119,6 +124,8 @@ pub struct Status {
     pub proxied: usize,
     /// Bindings.
     pub bindings: usize,
+    /// Phones that the run before left open, and that are not closed yet.
+    pub left_open: usize,
     /// Customers of whom it is known which number of ours they called or were shown last.
     pub sticky: usize,
     /// No new calls are taken.
@@ -172,6 +179,7 @@ pub struct B2bua {
     calls: SlotMap<CallKey, Call>,
     legs: Legs,
     proxy: Proxy,
+    left_open: LeftOpen,
     node: Node,
     twice: Twice,
     /// Calls of carriers that were not taken: by trunk and what was called.
@@ -223,6 +231,7 @@ impl B2bua {
             out: VecDeque::new(),
             locals,
             taken_over: Vec::new(),
+            opened: 0,
             media: settings.media,
             now: Now::default(),
             directory,
@@ -237,6 +246,7 @@ impl B2bua {
             calls,
             legs,
             proxy: Proxy::default(),
+            left_open: LeftOpen::default(),
             node,
             twice,
             not_taken: Lines::default(),
@@ -279,6 +289,7 @@ impl B2bua {
                 changes.extend(all.into_iter().map(crate::registrar::Change::Refreshed));
                 self.node.bindings_changed(changes);
             }
+            Event::LeftOpen(opened) => self.left_open(opened),
             Event::Drain => self.draining = true,
         }
         self.settle();
@@ -292,8 +303,9 @@ impl B2bua {
     /// When [`Event::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         let node = &self.node;
-        let all = [self.tx.deadline(), node.timers.deadline(), node.registrar.deadline(), node.trunks.deadline()];
-        all.into_iter().flatten().min()
+        let lists = [node.registrar.deadline(), node.trunks.deadline(), self.left_open.deadline()];
+        let all = [self.tx.deadline(), node.timers.deadline()].into_iter().chain(lists);
+        all.flatten().min()
     }
 
     /// Table sizes and counters.
@@ -307,6 +319,7 @@ impl B2bua {
             ports: self.node.ports.used(),
             proxied: self.proxy.len(),
             bindings: self.node.registrar.len(),
+            left_open: self.left_open.len(),
             sticky: self.node.sticky.len(),
             draining: self.draining,
             counters: self.counters,
@@ -368,6 +381,7 @@ impl B2bua {
         self.node.registrar.tick(now, &mut changes);
         self.node.bindings_changed(changes);
         self.node.trunks.tick(now, &mut self.node.wants);
+        self.left_open_due();
     }
 
     /// Deals with everything that came of an event.
@@ -496,6 +510,7 @@ impl B2bua {
                 let proxy_key = ProxyKey::from_token(token);
                 self.proxy.answered(now.mono, &mut self.tx, &mut self.said, proxy_key, key, Some(msg));
             }
+            Owner::LeftOpen(number) => self.left_open_answered(number, msg),
         }
     }
 
@@ -530,6 +545,7 @@ impl B2bua {
                 let proxy_key = ProxyKey::from_token(token);
                 self.proxy.answered(now.mono, &mut self.tx, &mut self.said, proxy_key, key, None);
             }
+            Owner::LeftOpen(number) => self.left_open_failed(number, failure),
         }
     }
 
@@ -804,9 +820,12 @@ impl B2bua {
         let status = status_of(&bytes);
         self.tx.respond(now.mono, key, status, bytes, &mut self.said);
         self.node.bindings_changed(changes);
-        if status >= 300 {
-            let told = self.node.registrar.register_failed(now, &flow, msg, who, status);
-            self.node.out.extend(told.map(|told| Action::Notify(Notice::LoginFailed(Box::new(told)))));
+        match status {
+            300.. => {
+                let told = self.node.registrar.register_failed(now, &flow, msg, who, status);
+                self.node.out.extend(told.map(|told| Action::Notify(Notice::LoginFailed(Box::new(told)))));
+            }
+            _ => self.left_open_registered(who),
         }
     }
 

@@ -10,12 +10,14 @@ use smallvec::SmallVec;
 
 use super::action::{Action, LiveCall, Notice, PhoneView, Registration, Save};
 use super::ladder::Ladder;
+use super::left_open::MAX_OPENED;
 use super::line::Line;
 use super::ports::Ports;
 use super::sticky::{Met, Sticky};
 use super::trunks::{Purposes, Trunks, Want};
 use crate::base::{Budget, Instant, Map, Now, Timers, Wall};
 use crate::call::hook::HookQuery;
+use crate::call::leg::Opened;
 use crate::call::record::{CallRecord, RecordId};
 use crate::call::{CallKey, LegKey, Peer, Place, Switch, Ticket};
 use crate::directory::{Directory, E164, Hook, Label};
@@ -80,6 +82,8 @@ pub struct Node {
     pub(super) locals: Locals,
     /// Phones that an emergency page wants.
     pub(super) taken_over: Vec<TakenOver>,
+    /// How many opened phones the store keeps.
+    pub(super) opened: usize,
     pub(super) media: IpAddr,
     pub(super) now: Now,
 }
@@ -133,6 +137,12 @@ impl Node {
     /// Tells readers what is known of a phone now.
     pub(super) fn phone_changed(&mut self, binding: &Binding) {
         self.out.push_back(Action::Notify(Notice::Phone(Box::new(self.phone(binding)))));
+    }
+
+    /// A phone that was opened needs not be kept any more.
+    pub(super) fn forget(&mut self, opened: &Opened) {
+        let call_id = opened.dialog.call_id.to_string();
+        self.out.push_back(Action::Save(Save::Closed { call_id }));
     }
 
     fn phone(&self, binding: &Binding) -> PhoneView {
@@ -301,6 +311,20 @@ impl Switch for Node {
             true => self.recording_owner.insert(recording, call),
             false => self.recording_owner.remove(&recording),
         };
+    }
+
+    fn opened(&mut self, opened: &Opened, anew: bool) -> bool {
+        if anew && self.opened >= MAX_OPENED {
+            return false;
+        }
+        self.opened += usize::from(anew);
+        self.out.push_back(Action::Save(Save::Opened(Box::new(opened.clone()))));
+        true
+    }
+
+    fn closed(&mut self, opened: &Opened) {
+        self.opened = self.opened.saturating_sub(1);
+        self.forget(opened);
     }
 
     fn met(&mut self, customer: E164, ours: E164) {

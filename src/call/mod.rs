@@ -68,6 +68,8 @@ pub enum Owner {
     Nobody,
     /// A request that is proxied.
     Proxy(u64),
+    /// A phone that the run before us left open, by its number in the node's table: BYE.
+    LeftOpen(u32),
 }
 
 /// A caller's place in the line of those who wait for agents: a lower one is served first.
@@ -127,6 +129,11 @@ pub trait Switch: policy::Live {
     fn changed(&mut self, live: LiveCall);
     /// The call is over.
     fn save(&mut self, record: Box<record::CallRecord>);
+    /// A phone answered by itself, or is elsewhere than it was: it is kept, so that a crash does not leave it open. False: too many
+    /// are kept; `anew` ones count.
+    fn opened(&mut self, opened: &leg::Opened, anew: bool) -> bool;
+    /// Such a phone is closed again, and forgotten.
+    fn closed(&mut self, opened: &leg::Opened);
     /// A customer called a number of ours, or is shown it.
     fn met(&mut self, customer: E164, ours: E164);
     /// Asks a routing hook; its answer comes to [`Call::hook_answered`].
@@ -607,6 +614,9 @@ impl Call {
         let Some(leg) = legs.get_mut(key) else { return };
         self.close_end(cx, leg);
         if leg.is_over() {
+            if let Some(opened) = leg.opened() {
+                cx.switch.closed(opened);
+            }
             legs.remove(key);
             self.alive.retain(|k| *k != key);
         }

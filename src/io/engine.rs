@@ -472,7 +472,8 @@ impl<C: Core, O: Outside> Engine<C, O> {
                     | Notice::Trunk(_)
                     | Notice::LoginFailed(_)
                     | Notice::NotTaken(_)
-                    | Notice::Registration(_) => {}
+                    | Notice::Registration(_)
+                    | Notice::Closed(_) => {}
                 }
                 self.outside.notify(notice);
             }

@@ -71,7 +71,7 @@ impl Live {
             }
             Notice::Trunk(trunk) => drop(tables.trunks.insert(trunk.name.clone(), *trunk)),
             // They are for the log, and no state.
-            Notice::LoginFailed(_) | Notice::NotTaken(_) | Notice::Registration(_) => {}
+            Notice::LoginFailed(_) | Notice::NotTaken(_) | Notice::Registration(_) | Notice::Closed(_) => {}
         }
     }
 

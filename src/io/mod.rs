@@ -208,7 +208,7 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
     let inlet = Inlet::new(metrics.clone()).map_err(StartError::system("create an eventfd"))?;
 
     let database = store::sqlite::Sqlite::open(&config.files.database)?;
-    let (store, bindings) = store::start(database, &config.data_dir)?;
+    let (store, kept) = store::start(database, &config.data_dir)?;
     let mut directory = Arc::unwrap_or_clone(config.directory);
     match import::imported::load(&config.files.imported) {
         Ok(lists) => lists.put_into(&mut directory),
@@ -278,9 +278,11 @@ fn bring_up(config: Config, clock: Clock, daemon: bool) -> Result<Running, Start
         metrics: metrics.clone(),
         steer: steer.clone(),
     };
-    let restored = bindings.len();
+    let restored = kept.bindings.len();
     // Before the first message: a call to a phone that was registered a moment ago is not to fail.
-    inlet.steer(Input::Event(Event::Restore(bindings)));
+    inlet.steer(Input::Event(Event::Restore(kept.bindings)));
+    // No loudspeaker stays open because we were not there to close it.
+    inlet.steer(Input::Event(Event::LeftOpen(kept.opened)));
     // Nor is a customer to see another number than yesterday.
     match met(&config, clock.wall()) {
         Ok(met) => inlet.steer(Input::Event(Event::Met(met))),
@@ -748,6 +750,10 @@ impl Outside for World {
                     extension, %source, transport, user_agent = ?agent, untold, "phone is gone: {}", left.words()
                 ),
             }
+        }
+        if let Notice::Closed(phone) = &notice {
+            let because = &phone.because;
+            tracing::info!(extension = &*phone.extension, "a phone that the last run left open is closed: {because}");
         }
         self.live.apply(notice);
     }

@@ -77,6 +77,7 @@ impl Leg {
             Method::Invite | Method::Update => {
                 let event = up.renegotiated(cx, self.key, key, flow, msg);
                 self.flow = moved(self.flow, flow);
+                self.remember(cx);
                 self.rearm(cx);
                 event
             }
@@ -313,7 +314,12 @@ impl Leg {
         let status = msg.status();
         let seq = msg.cseq().seq;
         if up.offering.as_ref().is_some_and(|o| o.key == key) && msg.method() != Method::Cancel {
-            return if status < 200 { None } else { self.offer_answered(cx, msg) };
+            if status < 200 {
+                return None;
+            }
+            let event = self.offer_answered(cx, msg);
+            self.remember(cx);
+            return event;
         }
         if msg.method() == Method::Invite && (200..300).contains(&status) {
             // The 2xx of the first INVITE again, or that of another branch of a fork beyond us (RFC 3261 13.2.2.4).

@@ -227,6 +227,7 @@ impl Leg {
         up.variants = std::mem::take(&mut calling.variants);
         let cancelled = calling.cancelled;
         self.state = State::Up(Box::new(up));
+        self.remember(cx);
         if cancelled {
             // Our CANCEL crossed it (RFC 3261 9.1): the call exists, so it is acknowledged and ended.
             self.hang_up(cx, Some(super::super::ELSEWHERE));

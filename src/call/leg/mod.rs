@@ -12,7 +12,7 @@
 //! repeated 2xx, glare and late BYEs are its own business.
 //!
 //! Files: `dial` (what an INVITE of ours says), `invite` (the first INVITE), `offer` (re-INVITE, UPDATE, refreshes), `ask` (INFO), `bye` (the
-//! end), `arrive` (what comes in), `id` (tags and Call-IDs).
+//! end), `arrive` (what comes in), `id` (tags and Call-IDs), `opened` (what is kept of a phone that answered by itself).
 
 mod arrive;
 mod ask;
@@ -21,6 +21,7 @@ mod dial;
 mod id;
 mod invite;
 mod offer;
+mod opened;
 
 use std::collections::VecDeque;
 
@@ -47,6 +48,7 @@ pub use dial::{Dial, Diverted, Identity, Peer};
 use id::{is_variant, mint_tag};
 pub use id::{leg_of, mint_call_id};
 pub use invite::{SILENT_TRUNK, disown, too_short};
+pub use opened::Opened;
 
 /// Methods that we take part in, as Allow says them.
 pub use crate::sip::door::ALLOW;
@@ -179,6 +181,10 @@ pub struct Leg {
     told: Option<Bytes>,
     /// Tags of other branches of a fork beyond us that answered too, and got their BYE.
     strays: SmallVec<[Box<str>; 1]>,
+    /// The phone is told to answer by itself.
+    by_itself: bool,
+    /// What is kept of it over a crash.
+    opened: Option<Box<Opened>>,
 }
 
 #[derive(Debug)]
@@ -300,6 +306,8 @@ impl Leg {
             armed: None,
             told: None,
             strays: SmallVec::new(),
+            by_itself: false,
+            opened: None,
         }
     }
 
@@ -337,6 +345,8 @@ impl Leg {
             owner: None,
             occupies: false,
             flow: calling.dial.place.flow,
+            by_itself: calling.dial.refreshes,
+            opened: None,
             call_id: mint_call_id(cx.engine, cx.rng),
             tag: mint_tag(cx.engine, key, cx.rng),
             state: State::Calling(Box::new(calling)),

@@ -67,6 +67,7 @@ impl Leg {
             self.told = body.map(|b| Bytes::copy_from_slice(b));
         }
         cx.tx.respond(cx.now.mono, key, status, bytes, cx.said);
+        self.remember(cx);
         self.rearm(cx);
     }
 

@@ -1,4 +1,4 @@
-//! What survives us: call records and bindings, in a database that no call ever waits for.
+//! What survives us: call records, bindings and opened phones, in a database that no call ever waits for.
 //!
 //! ```text
 //! engine --save--> bounded queue --every BATCH--> writer thread --one transaction--> Store (SQLite)
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::b2bua::Save;
 use crate::base::Wall;
+use crate::call::leg::Opened;
 use crate::call::record::{CallRecord, Outcome, RecordId};
 use crate::registrar::Binding;
 use spill::Spill;
@@ -60,6 +61,13 @@ pub enum Entry {
         /// Contact URI.
         contact: String,
     },
+    /// A phone answered by itself.
+    Opened(Box<Opened>),
+    /// It is closed again.
+    Closed {
+        /// The Call-ID of its dialog.
+        call_id: String,
+    },
     /// A recording's file was deleted for its age.
     Deleted {
         /// The recording's id.
@@ -75,6 +83,8 @@ impl From<Save> for Entry {
             Save::Record(record) => Entry::Record(record),
             Save::Binding(binding) => Entry::Binding(binding),
             Save::Unbind { aor, contact } => Entry::Unbind { aor, contact },
+            Save::Opened(opened) => Entry::Opened(opened),
+            Save::Closed { call_id } => Entry::Closed { call_id },
         }
     }
 }
@@ -87,6 +97,8 @@ pub trait Store: Send + 'static {
     fn sync(&mut self) -> Result<(), StoreError>;
     /// All bindings, expired ones too.
     fn bindings(&mut self) -> Result<Vec<Binding>, StoreError>;
+    /// Phones that were opened and not closed.
+    fn opened(&mut self) -> Result<Vec<Opened>, StoreError>;
     /// A view of its own for readers; it never holds up the writer.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
 }
@@ -115,6 +127,15 @@ pub struct Numbers {
     pub called: String,
     /// Caller ID that went out.
     pub shown: Option<String>,
+}
+
+/// What an earlier run left for this one.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Kept {
+    /// Bindings, expired ones too.
+    pub bindings: Vec<Binding>,
+    /// Phones that answered by themselves and were not closed.
+    pub opened: Vec<Opened>,
 }
 
 /// A place in the sequence of records; 0 is before the first.
@@ -209,16 +230,16 @@ impl Shared {
     }
 }
 
-/// Opens the database, replays what an earlier run left in the spill file, and starts the writer. Gives the handle and the
-/// bindings of the earlier run. `data_dir` holds the spill file.
-pub fn start(mut store: impl Store, data_dir: &Path) -> Result<(StoreHandle, Vec<Binding>), StoreError> {
+/// Opens the database, replays what an earlier run left in the spill file, and starts the writer. Gives the handle and what the
+/// earlier run left. `data_dir` holds the spill file.
+pub fn start(mut store: impl Store, data_dir: &Path) -> Result<(StoreHandle, Kept), StoreError> {
     let mut spill = Spill::open(data_dir, SPILL);
     let mut left = Vec::new();
     if let Err(why) = spill.replay(|batch| store.apply(batch)) {
         tracing::warn!(%why, "the database refuses; records of the last run wait in the spill file");
         left = spill.read_all();
     }
-    let mut bindings = store.bindings()?;
+    let (mut bindings, mut opened) = (store.bindings()?, store.opened()?);
     for entry in left {
         match entry {
             Entry::Binding(new) => {
@@ -226,6 +247,11 @@ pub fn start(mut store: impl Store, data_dir: &Path) -> Result<(StoreHandle, Vec
                 bindings.push(*new);
             }
             Entry::Unbind { aor, contact } => bindings.retain(|b| !(b.aor == aor && b.contact == contact)),
+            Entry::Opened(new) => {
+                opened.retain(|o| o.dialog.call_id != new.dialog.call_id);
+                opened.push(*new);
+            }
+            Entry::Closed { call_id } => opened.retain(|o| *o.dialog.call_id != *call_id),
             Entry::Record(_) | Entry::Deleted { .. } => {}
         }
     }
@@ -244,7 +270,7 @@ pub fn start(mut store: impl Store, data_dir: &Path) -> Result<(StoreHandle, Vec
         .spawn(move || writer.run())
         .map_err(|e| StoreError::Broken(format!("no thread: {e}")))?;
     shared.lock().thread = Some(thread);
-    Ok((StoreHandle { shared }, bindings))
+    Ok((StoreHandle { shared }, Kept { bindings, opened }))
 }
 
 impl StoreHandle {

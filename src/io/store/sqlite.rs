@@ -1,5 +1,5 @@
-//! SQLite as the store (WAL, one writing connection): records as a few indexed columns and their JSON, bindings, and the
-//! version of the schema. Cursors are rowids: there is one writer, it commits in order, and a row keeps its place when it is
+//! SQLite as the store (WAL, one writing connection): records as a few indexed columns and their JSON, bindings, opened phones,
+//! and the version of the schema. Cursors are rowids: there is one writer, it commits in order, and a row keeps its place when it is
 //! replaced, so a reader that goes on from a cursor misses nothing.
 
 use std::fs::File;
@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 
 use super::{Cursor, Entry, Filter, Numbers, PAGE, Reader, Store, StoreError};
 use crate::base::Wall;
+use crate::call::leg::Opened;
 use crate::call::record::{CallRecord, Outcome, RecordId};
 use crate::registrar::Binding;
 
@@ -22,7 +23,8 @@ const PAGE_SIZE: i64 = 8192;
 const WAL: i64 = 16 << 20;
 
 /// Each brings the schema one version further; never edited once released.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE record (
         seq      INTEGER PRIMARY KEY,   -- the cursor
         id       BLOB NOT NULL UNIQUE,  -- 16 bytes, sorts by time
@@ -47,7 +49,14 @@ const MIGRATIONS: &[&str] = &["
         json     TEXT NOT NULL,
         PRIMARY KEY (aor, contact, instance)
     ) WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE opened (
+        call_id  TEXT PRIMARY KEY,
+        json     TEXT NOT NULL
+    ) WITHOUT ROWID;
+",
+];
 
 /// The writing connection.
 #[derive(Debug)]
@@ -128,6 +137,14 @@ impl Store for Sqlite {
                         tx.prepare_cached("DELETE FROM binding WHERE aor = ?1 AND contact = ?2")?
                             .execute(params![aor, contact])?;
                     }
+                    Entry::Opened(opened) => {
+                        let json = encode(&mut self.json, opened)?;
+                        tx.prepare_cached("INSERT OR REPLACE INTO opened (call_id, json) VALUES (?1, ?2)")?
+                            .execute(params![opened.dialog.call_id, json])?;
+                    }
+                    Entry::Closed { call_id } => {
+                        tx.prepare_cached("DELETE FROM opened WHERE call_id = ?1")?.execute(params![call_id])?;
+                    }
                     Entry::Deleted { recording, at } => deleted(&tx, recording, *at)?,
                 }
             }
@@ -147,6 +164,23 @@ impl Store for Sqlite {
 
     fn bindings(&mut self) -> Result<Vec<Binding>, StoreError> {
         bindings(&self.db)
+    }
+
+    fn opened(&mut self) -> Result<Vec<Opened>, StoreError> {
+        let mut statement = self.db.prepare_cached("SELECT json FROM opened ORDER BY call_id")?;
+        let mut rows = statement.query([])?;
+        let (mut found, mut unreadable) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            match decode(row.get_ref(0)?) {
+                Ok(opened) => found.push(opened),
+                // It hangs up by itself when its session runs out.
+                Err(_) => unreadable += 1,
+            }
+        }
+        if unreadable > 0 {
+            tracing::warn!("{unreadable} stored phones that were opened cannot be read; skipped");
+        }
+        Ok(found)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use super::*;
 use crate::base::Rng;
 use crate::call::record::{By, Called, Caller, Direction, Hangup, Phase, PhaseKind, RecordingEntry, VERSION, Who};
+use crate::dialog::Dialog;
 use crate::policy::Why;
 use crate::sip::transport::{Flow, Transport};
 
@@ -32,7 +33,7 @@ impl Dir {
         self.0.join("strowger.db")
     }
 
-    fn start(&self) -> (StoreHandle, Vec<Binding>) {
+    fn start(&self) -> (StoreHandle, Kept) {
         start(Sqlite::open(&self.db()).expect("opens"), &self.0).expect("starts")
     }
 
@@ -179,7 +180,7 @@ fn records_come_back_by_every_filter_and_keep_their_place() {
 fn bindings_survive_and_go() {
     let dir = Dir::new();
     let (handle, none) = dir.start();
-    assert!(none.is_empty());
+    assert_eq!(none, Kept::default());
     let (a, mut b) = (binding("121", "sip:a@h"), binding("121", "sip:b@h"));
     for keep in [&a, &b, &binding("122", "sip:a@h")] {
         handle.save(Save::Binding(Box::new(keep.clone())));
@@ -189,7 +190,66 @@ fn bindings_survive_and_go() {
     handle.save(Save::Unbind { aor: "122".to_owned(), contact: "sip:a@h".to_owned() });
     handle.close();
     let (handle, back) = dir.start();
-    assert_eq!(back, [a, b]);
+    assert_eq!(back.bindings, [a, b]);
+    handle.close();
+}
+
+/// As it is when a phone has answered by itself: leg number `n`.
+fn opened(n: u32) -> Opened {
+    let dialog = Dialog {
+        call_id: format!("1-{n:x}").into(),
+        local_tag: "1.2.3".into(),
+        remote_tag: "r".into(),
+        local: "\"Shop floor\" <sip:121@h>".into(),
+        remote: "<sip:601@h>".into(),
+        local_seq: 1,
+        remote_seq: None,
+        remote_invite: false,
+        target: "sip:601@192.0.2.1:5062".into(),
+        routes: vec!["<sip:edge;lr>".into()].into(),
+        early: false,
+        flow: binding("601", "-").flow,
+    };
+    Opened { extension: "601".to_owned(), dialog }
+}
+
+#[test]
+fn opened_phones_survive_until_they_are_closed() {
+    let dir = Dir::new();
+    let (handle, _) = dir.start();
+    let (a, mut b) = (opened(1), opened(2));
+    for keep in [&a, &b, &opened(3)] {
+        handle.save(Save::Opened(Box::new(keep.clone())));
+    }
+    b.dialog.local_seq = 7;
+    handle.save(Save::Opened(Box::new(b.clone())));
+    handle.save(Save::Closed { call_id: "1-3".to_owned() });
+    handle.close();
+    let (handle, back) = dir.start();
+    assert_eq!(back.opened, [a, b.clone()]);
+    handle.save(Save::Closed { call_id: "1-1".to_owned() });
+    handle.close();
+    // One that another version wrote is nobody's.
+    Connection::open(dir.db())
+        .and_then(|db| db.execute("INSERT INTO opened (call_id, json) VALUES ('x', '{}')", []))
+        .expect("inserts");
+    let (handle, back) = dir.start();
+    assert_eq!(back.opened, [b]);
+    handle.close();
+}
+
+#[test]
+fn a_database_of_the_first_schema_is_brought_up_to_date() {
+    let dir = Dir::new();
+    let mut db = Connection::open(dir.db()).expect("opens");
+    sqlite::migrate(&mut db, &dir.db(), &sqlite::MIGRATIONS[..1]).expect("creates");
+    drop(db);
+    let (handle, none) = dir.start();
+    assert_eq!(none, Kept::default());
+    handle.save(Save::Opened(Box::new(opened(1))));
+    handle.close();
+    let (handle, back) = dir.start();
+    assert_eq!(back.opened, [opened(1)]);
     handle.close();
 }
 
@@ -276,20 +336,20 @@ fn a_full_database_costs_no_record() {
 }
 
 #[test]
-fn bindings_in_the_spill_file_count_when_the_database_stays_locked() {
+fn what_is_in_the_spill_file_counts_when_the_database_stays_locked() {
     let dir = Dir::new();
     drop(Sqlite::open(&dir.db()).expect("opens"));
     let mut spill = Spill::open(&dir.0, SPILL);
     let unbind = Entry::Unbind { aor: "121".to_owned(), contact: "sip:b@h".to_owned() };
     let kept = binding("121", "sip:a@h");
-    spill
-        .append(&[Entry::Binding(Box::new(kept.clone())), Entry::Binding(Box::new(binding("121", "sip:b@h"))), unbind])
-        .expect("appends");
+    let (first, second) = (Entry::Binding(Box::new(kept.clone())), Entry::Binding(Box::new(binding("121", "sip:b@h"))));
+    let [open, closed] = [1, 2].map(|n| Entry::Opened(Box::new(opened(n))));
+    spill.append(&[first, second, unbind, open, closed, Entry::Closed { call_id: "1-2".to_owned() }]).expect("appends");
     let store = Sqlite::open(&dir.db()).expect("opens");
     let other = Connection::open(dir.db()).expect("opens");
     other.execute_batch("BEGIN EXCLUSIVE").expect("locks");
-    let (handle, bindings) = start(store, &dir.0).expect("starts even so");
-    assert_eq!(bindings, [kept]);
+    let (handle, left) = start(store, &dir.0).expect("starts even so");
+    assert_eq!(left, Kept { bindings: vec![kept], opened: vec![opened(1)] });
     other.execute_batch("ROLLBACK").expect("unlocks");
     handle.close();
     assert!(!dir.0.join(spill::NAME).exists());
@@ -330,6 +390,9 @@ fn bounds_hold_when_nothing_takes_anything() {
         fn bindings(&mut self) -> Result<Vec<Binding>, StoreError> {
             Ok(Vec::new())
         }
+        fn opened(&mut self) -> Result<Vec<Opened>, StoreError> {
+            Ok(Vec::new())
+        }
         fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
             Err(StoreError::Busy("no".to_owned()))
         }
@@ -364,6 +427,9 @@ fn an_unknown_entry_does_not_block_the_others() {
         }
         fn bindings(&mut self) -> Result<Vec<Binding>, StoreError> {
             self.0.bindings()
+        }
+        fn opened(&mut self) -> Result<Vec<Opened>, StoreError> {
+            self.0.opened()
         }
         fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
             self.0.reader()
