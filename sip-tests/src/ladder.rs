@@ -102,6 +102,7 @@ enum Given {
     DeafToCancel,
     NoAck,
     NoTimer,
+    NoUpdate,
     MinSe(u32),
     MinSeLater(u32),
     MinExpires(u64),
@@ -332,6 +333,7 @@ impl Ladder {
                 Given::DeafToCancel => habit.deaf_to_cancel = true,
                 Given::NoAck => habit.no_ack = true,
                 Given::NoTimer => habit.timer = false,
+                Given::NoUpdate => habit.update = false,
                 Given::MinSe(seconds) => habit.min_se = seconds,
                 Given::MinSeLater(seconds) => habit.min_se_later = seconds,
                 Given::MinExpires(seconds) => habit.min_expires = seconds,
@@ -1021,7 +1023,8 @@ fn pattern(what: &str, rest: &[&str]) -> Result<Pattern, String> {
 
 fn read_act(w: &[&str]) -> Result<Act, String> {
     Ok(match w {
-        ["INVITE", "by", "another", "way"] => Act::InviteByAnotherWay,
+        ["INVITE", "by", "another", "way"] => Act::InviteByAnotherWay(None),
+        ["INVITE", "by", "another", "way", "to", number] => Act::InviteByAnotherWay(Some(number.to_string())),
         ["INVITE", to, rest @ ..] => {
             let mut invite = Invite { to: to.to_string(), ..Invite::default() };
             let mut rest = rest.iter();
@@ -1119,6 +1122,7 @@ fn given(w: &[&str]) -> Result<Given, String> {
         ["ignores", "CANCEL"] => Given::DeafToCancel,
         ["sends", "no", "ACK"] => Given::NoAck,
         ["knows", "no", "timers"] => Given::NoTimer,
+        ["knows", "no", "UPDATE"] => Given::NoUpdate,
         ["wants", "registrations", "of", t] => Given::MinExpires(time(t)? / SEC),
         ["ignores", "OPTIONS"] => Given::DeafToOptions,
         ["wants", "sessions", "of", t] => Given::MinSe((time(t)? / SEC) as u32),

@@ -46,6 +46,8 @@ struct Asked {
     rang: bool,
     /// When its transaction is gone, so that the same bytes are a new request.
     over_at: Option<Time>,
+    /// The connection that its answer had to go by was lost before it was given.
+    broken: bool,
 }
 
 /// A request of the server's.
@@ -111,8 +113,16 @@ impl Oracle {
                     |a: &Asked| a.over_at.is_some_and(|at| at <= now) || a.at + 64 * T1 < now && a.code.is_some();
                 if self.asked.get(&name).is_none_or(over) {
                     self.openings += usize::from(opening);
-                    let asked =
-                        Asked { at: now, what, finals: Vec::new(), code: None, opening, rang: false, over_at: None };
+                    let asked = Asked {
+                        at: now,
+                        what,
+                        finals: Vec::new(),
+                        code: None,
+                        opening,
+                        rang: false,
+                        over_at: None,
+                        broken: false,
+                    };
                     self.asked.insert(name, asked);
                 }
             }
@@ -126,18 +136,15 @@ impl Oracle {
                 }
                 asking.final_at.get_or_insert(now);
                 let tag = msg.tag("To").unwrap_or("").to_owned();
-                // After 64*T1 without any answer, or since its CANCEL, the transaction is gone (Timer B, section 9.1).
+                // After 64*T1 without any answer, or since its CANCEL, the transaction is gone (Timer B, section 9.1). What comes for it may be
+                // acknowledged and ended, but need not be.
                 let began = asking.cancelled_at.or((!asking.provisional).then_some(asking.at));
                 let gone = asking.broken || began.is_some_and(|at| now >= at + 64 * T1);
-                // A BYE of ours that overtook the answer to our re-INVITE has ended its dialog (BUGS: it ought to be acknowledged).
-                let ended = self.dialogs.get(&key).is_some_and(|d| d.bye);
-                // What comes for a transaction that is gone may be acknowledged and ended, but need not be.
-                let waived = gone || ended;
-                asking.acked |= waived && *code >= 300;
+                asking.acked |= gone && *code >= 300;
                 asking.finals.insert((*code, tag.clone()));
                 if method == "INVITE" && (200..300).contains(code) {
-                    self.accepted.entry((msg.call_id().to_owned(), tag, msg.cseq())).or_insert((now, waived));
-                    let answered = Answered { at: now, who: party.to_owned(), bye: waived };
+                    self.accepted.entry((msg.call_id().to_owned(), tag, msg.cseq())).or_insert((now, gone));
+                    let answered = Answered { at: now, who: party.to_owned(), bye: gone };
                     self.dialogs.entry(key).or_insert(answered);
                 }
             }
@@ -172,8 +179,14 @@ impl Oracle {
         }
     }
 
-    /// What the server sent to `party` and is not answered yet has failed, and it was told so.
+    /// What the server sent to `party` and is not answered yet has failed, and it was told so; what it was asked from there need not be answered.
     pub fn connection_lost(&mut self, party: &str) {
+        let from = format!(" from {party}");
+        for (_, asked) in
+            self.asked.iter_mut().filter(|((_, _, method), a)| method != "INVITE" && a.what.ends_with(&from))
+        {
+            asked.broken |= asked.finals.is_empty();
+        }
         let to = format!(" to {party}");
         for asking in self.asking.values_mut().filter(|a| a.final_at.is_none() && a.what.ends_with(&to)) {
             asking.broken = true;
@@ -266,7 +279,7 @@ impl Oracle {
         let mut faults = Vec::new();
         for asked in self.asked.values().filter(|a| a.finals.is_empty()) {
             // Nobody may say 408 to a request that was proxied (RFC 4320 section 4.2).
-            if asked.what.starts_with("MESSAGE") {
+            if asked.broken || asked.what.starts_with("MESSAGE") {
                 continue;
             }
             faults.push(format!("{} at {:.3} s never got a final answer", asked.what, asked.at as f64 / SEC as f64));

@@ -470,8 +470,8 @@ impl B2bua {
             // A refusal that nobody acknowledged changes nothing: the call is over for us either way.
             Output::Acked { .. } | Output::NoAck { .. } => {}
             Output::Lost { user: Some(Owner::Leg(key)), .. } => {
-                // The caller's connection broke while others ring: it cannot hear the answer any more.
-                if self.legs.get(key).is_some_and(|leg| !leg.is_over() && leg.number == 0) {
+                // The caller's connection broke while others ring: it cannot hear the answer any more. Whoever talks connects again.
+                if self.legs.get(key).is_some_and(Leg::is_invited) {
                     let because = Some("the caller's connection was lost".to_owned());
                     self.tell(key, Some(leg::Event::Lost { because, status: 408 }));
                 }
@@ -508,7 +508,8 @@ impl B2bua {
             }
             Owner::Proxy(token) => {
                 let proxy_key = ProxyKey::from_token(token);
-                self.proxy.answered(now.mono, &mut self.tx, &mut self.said, proxy_key, key, Some(msg));
+                let answer = proxy::Answer::Came(msg);
+                self.proxy.answered(now.mono, &mut self.tx, &mut self.said, proxy_key, key, answer);
             }
             Owner::LeftOpen(number) => self.left_open_answered(number, msg),
         }
@@ -543,7 +544,8 @@ impl B2bua {
             }
             Owner::Proxy(token) => {
                 let proxy_key = ProxyKey::from_token(token);
-                self.proxy.answered(now.mono, &mut self.tx, &mut self.said, proxy_key, key, None);
+                let answer = failure.map_or(proxy::Answer::TimedOut, |_| proxy::Answer::Unreachable);
+                self.proxy.answered(now.mono, &mut self.tx, &mut self.said, proxy_key, key, answer);
             }
             Owner::LeftOpen(number) => self.left_open_failed(number, failure),
         }
@@ -885,7 +887,7 @@ impl B2bua {
         }
         let max_forwards = msg.max_forwards().unwrap_or(MAX_FORWARDS);
         let (tx, calls) = (&self.tx, &self.calls);
-        let merged = self.twice.is_merged(&msg, |key| tx.flow_of(key).is_some());
+        let merged = self.twice.is_merged(&msg, |key| tx.is_refused(key));
         let caller = Some(&*opening.identity.user).filter(|user| user.bytes().any(|b| b.is_ascii_digit()));
         let pair = opening.trunk.as_ref().map(|trunk| self.twice.pair(trunk, caller, &opening.called.number));
         let most = if caller.is_some() { twice::SAME_PAIR } else { twice::SAME_CALLED };

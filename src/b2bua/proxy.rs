@@ -29,6 +29,19 @@ struct Passing {
     request: Message,
     waiting: SmallVec<[ClientKey; 2]>,
     best: Option<Message>,
+    /// What its sender gets if nobody answers.
+    otherwise: u16,
+}
+
+/// What became of a request that was sent on.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer<'a> {
+    /// This.
+    Came(&'a Message),
+    /// Nobody answered.
+    TimedOut,
+    /// It could not be delivered.
+    Unreachable,
 }
 
 /// Requests on their way at most.
@@ -65,7 +78,7 @@ impl Proxy {
             return Err(Refusal::status(503).with(Name::RetryAfter, "5"));
         }
         let method = request.method();
-        let key = self.open.insert(Passing { server, request, waiting: SmallVec::new(), best: None });
+        let key = self.open.insert(Passing { server, request, waiting: SmallVec::new(), best: None, otherwise: 408 });
         for place in places {
             let (branch_key, branch) = tx.branch();
             let Some(passing) = self.open.get_mut(key) else { break };
@@ -76,7 +89,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// An answer came. The best one goes back when the last has come.
+    /// An answer came, or it is known that none will. The best one goes back when the last has come.
     pub fn answered(
         &mut self,
         now: Instant,
@@ -84,20 +97,25 @@ impl Proxy {
         said: &mut Vec<Output<Owner>>,
         key: ProxyKey,
         client: ClientKey,
-        msg: Option<&Message>,
+        answer: Answer<'_>,
     ) {
         let Some(passing) = self.open.get_mut(key) else { return };
-        if let Some(msg) = msg {
-            if msg.status() < 200 {
-                return;
+        let mut last = false;
+        match answer {
+            Answer::Came(msg) if msg.status() < 200 => return,
+            Answer::Came(msg) => {
+                last = matches!(msg.status(), 200..=299 | 600..=699);
+                let better = passing.best.as_ref().is_none_or(|best| rank(msg.status()) < rank(best.status()));
+                if better {
+                    passing.best = Some(msg.clone());
+                }
             }
-            let better = passing.best.as_ref().is_none_or(|best| rank(msg.status()) < rank(best.status()));
-            if better {
-                passing.best = Some(msg.clone());
-            }
+            Answer::TimedOut => {}
+            // As if it had answered 503, and that is for us alone: the sender would think that we are not there (RFC 3261 16.9, 16.7 point 6).
+            Answer::Unreachable => passing.otherwise = 500,
         }
         passing.waiting.retain(|k| *k != client);
-        let done = passing.waiting.is_empty() || msg.is_some_and(|m| matches!(m.status(), 200..=299 | 600..=699));
+        let done = passing.waiting.is_empty() || last;
         if !done {
             return;
         }
@@ -115,11 +133,11 @@ impl Proxy {
                 };
                 (best.status(), bytes)
             }
-            None => (
-                408,
-                Writer::answer(&passing.request, flow.remote, 408, phrase(408), Some(&format!("{:x}", key.token())))
-                    .finish(),
-            ),
+            None => {
+                let (status, tag) = (passing.otherwise, format!("{:x}", key.token()));
+                let w = Writer::answer(&passing.request, flow.remote, status, phrase(status), Some(&tag));
+                (status, w.finish())
+            }
         };
         tx.respond(now, passing.server, status, bytes, said);
     }

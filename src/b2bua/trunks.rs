@@ -17,8 +17,9 @@ use super::{Locals, TrunkView};
 use crate::base::{Instant, Map, Now, Rng, Wall, map};
 use crate::call::leg::mint_call_id;
 use crate::directory::{Directory, Label, Trunk};
-use crate::sip::digest::{self, Challenge};
+use crate::registrar::contact;
 use crate::sip::originate;
+use crate::sip::proof::Proofs;
 use crate::sip::{Flow, Message, Method, Name, Transport, Uri};
 use crate::transaction::{Failure, NO_ANSWER};
 
@@ -40,6 +41,8 @@ const REGISTER_RAISES: u8 = 2;
 const REGISTER_PAUSE: Duration = Duration::from_secs(15);
 /// Longest pause after refused registrations.
 const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(900);
+/// Our user at a carrier that has given us none.
+const OWN_USER: &str = "strowger";
 /// Addresses kept of one URI.
 const MAX_ADDRESSES: usize = 8;
 
@@ -49,12 +52,18 @@ pub struct Trunks {
     list: Vec<State>,
     queries: Map32,
     next_query: u32,
+    next_key: u32,
 }
+
+/// A trunk as long as it is the same one: a reload may put it elsewhere in the list, or another one under its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TrunkKey(u32);
 
 type Map32 = Vec<(QueryId, usize, usize)>;
 
 #[derive(Debug)]
 struct State {
+    key: TrunkKey,
     name: Label,
     uris: Vec<Line>,
     calls: u32,
@@ -131,7 +140,7 @@ struct Registration {
     pause: Duration,
     asked: bool,
     state: Registered,
-    challenged: u8,
+    proofs: Proofs,
     /// Seconds to ask for: more than [`REGISTER_EXPIRES`] if the registrar wants that.
     expires: u32,
     raised: u8,
@@ -151,7 +160,7 @@ pub enum Purpose {
     /// Is anybody there?
     Probe {
         /// Trunk.
-        trunk: usize,
+        trunk: TrunkKey,
         /// Address.
         address: SocketAddr,
         /// Which one.
@@ -160,7 +169,7 @@ pub enum Purpose {
     /// Registration.
     Register {
         /// Trunk.
-        trunk: usize,
+        trunk: TrunkKey,
         /// By this path.
         flow: Flow,
     },
@@ -177,8 +186,6 @@ pub enum Want {
         purpose: Purpose,
         /// Method.
         method: Method,
-        /// Digest answer to a challenge.
-        authorization: Option<(Name, String)>,
     },
     /// Resolve.
     Resolve {
@@ -205,7 +212,10 @@ impl Trunks {
                 old.iter().position(|s| s.name == trunk.name && s.uris.iter().map(|l| &l.text).eq(trunk.uris.iter()));
             let mut state = match kept {
                 Some(i) => old.swap_remove(i),
-                None => State::new(now, trunk, locals),
+                None => {
+                    self.next_key = self.next_key.wrapping_add(1);
+                    State::new(TrunkKey(self.next_key), now, trunk, locals)
+                }
             };
             state.uris.iter_mut().for_each(|l| l.query = None);
             state.registration = match (trunk.register, state.registration.take()) {
@@ -297,12 +307,13 @@ impl Trunks {
             return;
         }
         let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
+        let Some(trunk) = self.place(purpose) else { return };
         match purpose {
-            Purpose::Probe { trunk, address, .. } => {
+            Purpose::Probe { address, .. } => {
                 let fault = matches!(msg.status(), 408 | 503).then(|| format!("{} {phrase}", msg.status()));
                 self.health(now, trunk, address, fault.as_deref().map_or(Sign::Answered, Sign::Closed), wants);
             }
-            Purpose::Register { trunk, flow } => {
+            Purpose::Register { flow, .. } => {
                 if msg.status() < 300 {
                     self.health(now, trunk, flow.remote, Sign::Lives, wants);
                 }
@@ -313,8 +324,9 @@ impl Trunks {
 
     /// Nobody answered a request of ours, or it could not be delivered.
     pub fn unanswered(&mut self, now: Now, purpose: Purpose, failure: Option<Failure>, wants: &mut Vec<Want>) {
+        let Some(trunk) = self.place(purpose) else { return };
         match purpose {
-            Purpose::Probe { trunk, address, round } => {
+            Purpose::Probe { address, round, .. } => {
                 let addresses = self.list.get(trunk).into_iter().flat_map(|s| &s.uris).flat_map(|l| &l.addresses);
                 let mut out = addresses.filter(|a| a.flow.remote == address && a.asked && a.round == round);
                 if let Some(transport) = out.next().map(|a| a.flow.transport) {
@@ -325,7 +337,7 @@ impl Trunks {
                     self.health(now, trunk, address, sign, wants);
                 }
             }
-            Purpose::Register { trunk, flow } => {
+            Purpose::Register { flow, .. } => {
                 let because = failure.map_or(NO_ANSWER, |failure| failure.words(flow.transport));
                 if let Some(state) = self.list.get_mut(trunk) {
                     state.not_registered(now, format!("registration failed: {because}"));
@@ -358,9 +370,9 @@ impl Trunks {
                     address.asked = true;
                     address.round = address.round.wrapping_add(1);
                     address.due = now.mono + PROBE_PATIENCE;
-                    let purpose = Purpose::Probe { trunk: i, address: address.flow.remote, round: address.round };
-                    let flow = address.flow;
-                    wants.push(Want::Send { flow, purpose, method: Method::Options, authorization: None });
+                    let (flow, round) = (address.flow, address.round);
+                    let purpose = Purpose::Probe { trunk: state.key, address: flow.remote, round };
+                    wants.push(Want::Send { flow, purpose, method: Method::Options });
                 }
             }
             let all = || state.uris.iter().flat_map(|l| &l.addresses);
@@ -368,9 +380,9 @@ impl Trunks {
             if let Some(r) = state.registration.as_mut().filter(|r| r.due <= now.mono && !r.asked) {
                 match flow {
                     Some(flow) => {
-                        r.begin(now);
-                        let purpose = Purpose::Register { trunk: i, flow };
-                        wants.push(Want::Send { flow, purpose, method: Method::Register, authorization: None });
+                        r.begin();
+                        let purpose = Purpose::Register { trunk: state.key, flow };
+                        wants.push(Want::Send { flow, purpose, method: Method::Register });
                     }
                     None => r.due = now.mono + REGISTER_PAUSE,
                 }
@@ -401,15 +413,14 @@ impl Trunks {
         engine: u16,
         rng: &mut Rng,
     ) -> Option<Bytes> {
-        let Want::Send { flow, purpose, authorization, .. } = request else { return None };
-        let (Purpose::Probe { trunk, .. } | Purpose::Register { trunk, .. }) = *purpose;
-        let state = self.list.get(trunk)?;
+        let Want::Send { flow, purpose, .. } = request else { return None };
+        let state = self.list.get(self.place(*purpose)?)?;
         let config = directory.trunk(&state.name)?;
-        let user = config.username.as_deref().unwrap_or("strowger");
+        let user = config.username.as_deref().unwrap_or(OWN_USER);
         let domain = registrar_host(state, flow);
         let via = flow.local.to_string();
         let transport = flow.transport;
-        let contact = format!("sip:{user}@{}{}", flow.local, transport_param(flow.transport));
+        let contact = our_contact(user, flow);
         let agent = super::USER_AGENT;
         match *purpose {
             Purpose::Probe { .. } => Some(originate::options(&originate::Options {
@@ -427,7 +438,6 @@ impl Trunks {
             Purpose::Register { .. } => {
                 let r = state.registration.as_ref()?;
                 let aor = format!("sip:{user}@{domain}");
-                let given = |kind| authorization.as_ref().filter(|a| a.0 == kind).map(|a| a.1.as_str());
                 Some(originate::register(&originate::Register {
                     registrar: &format!("sip:{domain}"),
                     aor: &aor,
@@ -439,8 +449,8 @@ impl Trunks {
                     branch,
                     sent_by: &via,
                     transport,
-                    authorization: given(Name::Authorization),
-                    proxy_authorization: given(Name::ProxyAuthorization),
+                    authorization: r.proofs.value(Name::Authorization),
+                    proxy_authorization: r.proofs.value(Name::ProxyAuthorization),
                     user_agent: agent,
                 }))
             }
@@ -477,6 +487,12 @@ impl Trunks {
     /// How many trunks there are.
     pub fn len(&self) -> usize {
         self.list.len()
+    }
+
+    /// Where the trunk that a request was sent for stands now, if it is still there.
+    fn place(&self, purpose: Purpose) -> Option<usize> {
+        let (Purpose::Probe { trunk, .. } | Purpose::Register { trunk, .. }) = purpose;
+        self.list.iter().position(|state| state.key == trunk)
     }
 
     fn health(&mut self, now: Now, trunk: usize, remote: SocketAddr, sign: Sign<'_>, wants: &mut Vec<Want>) {
@@ -534,13 +550,24 @@ impl Trunks {
     ) {
         let Some(state) = self.list.get_mut(trunk) else { return };
         let Some(config) = directory.trunk(&state.name) else { return };
-        let domain = state.uris.first().map(|l| l.host_port()).unwrap_or_default();
-        let Some(r) = state.registration.as_mut() else { return };
+        let domain = registrar_host(state, &flow);
+        // It may have been switched off and on again meanwhile.
+        let Some(r) = state.registration.as_mut().filter(|r| r.call_id == msg.call_id()) else { return };
+        let credentials = config.username.as_deref().zip(config.password.as_ref().map(|password| &*password.0));
+        let key = state.key;
+        let send_again = |r: &mut Registration, rng: &mut Rng, wants: &mut Vec<Want>| {
+            r.seq += 1;
+            if let Some(credentials) = credentials {
+                r.proofs.prove(credentials, Method::Register, &format!("sip:{domain}"), &[], rng);
+            }
+            let purpose = Purpose::Register { trunk: key, flow };
+            wants.push(Want::Send { flow, purpose, method: Method::Register });
+        };
         match msg.status() {
             200..=299 => {
-                let granted = granted(msg).unwrap_or(r.expires).clamp(30, REGISTER_EXPIRES_MAX);
+                let contact = our_contact(config.username.as_deref().unwrap_or(OWN_USER), &flow);
+                let granted = granted(msg, &contact).unwrap_or(r.expires).clamp(30, REGISTER_EXPIRES_MAX);
                 r.asked = false;
-                (r.challenged, r.raised) = (0, 0);
                 r.pause = REGISTER_PAUSE;
                 r.due = now.mono + Duration::from_secs(u64::from(granted / 2));
                 if !matches!(r.state, Registered::Until(_)) {
@@ -548,35 +575,16 @@ impl Trunks {
                 }
                 r.state = Registered::Until(now.mono + Duration::from_secs(u64::from(granted)));
             }
-            401 | 407 if r.challenged < 2 => {
-                let (Some((name, challenge)), Some(user), Some(password)) =
-                    (Challenge::choose(msg), config.username.as_deref(), config.password.as_ref())
-                else {
-                    let status = msg.status();
-                    state.not_registered(
-                        now,
-                        format!("registration refused: {status} {phrase}, and no username and password for it"),
-                    );
-                    return wants.push(Want::Changed(trunk));
-                };
-                r.challenged += 1;
-                r.seq += 1;
-                let uri = format!("sip:{domain}");
-                let cnonce = format!("{:016x}", rng.bits());
-                let value = digest::answer(&challenge, user, &password.0, "REGISTER", &uri, &cnonce, 1, &[]);
-                let purpose = Purpose::Register { trunk, flow };
-                wants.push(Want::Send { flow, purpose, method: Method::Register, authorization: Some((name, value)) });
-                return;
+            status @ (401 | 407) if credentials.is_none() => {
+                let how = format!("registration refused: {status} {phrase}, and no username and password for it");
+                state.not_registered(now, how);
             }
+            401 | 407 if r.proofs.challenged(msg) => return send_again(r, rng, wants),
             423 if let Some(least) = r.may_raise(msg) => {
                 tracing::info!(trunk = &*state.name, expires = least, "the carrier wants longer registrations");
                 r.expires = least;
                 r.raised += 1;
-                r.challenged = 0;
-                r.seq += 1;
-                let purpose = Purpose::Register { trunk, flow };
-                wants.push(Want::Send { flow, purpose, method: Method::Register, authorization: None });
-                return;
+                return send_again(r, rng, wants);
             }
             status => state.not_registered(now, format!("registration refused: {status} {phrase}")),
         }
@@ -585,10 +593,11 @@ impl Trunks {
 }
 
 impl State {
-    fn new(now: Now, trunk: &Trunk, locals: &Locals) -> State {
+    fn new(key: TrunkKey, now: Now, trunk: &Trunk, locals: &Locals) -> State {
         let uris = trunk.uris.iter().map(|text| Line::new(now, text, locals)).collect();
         let (name, since) = (trunk.name.clone(), now.wall);
         State {
+            key,
             name,
             uris,
             calls: 0,
@@ -695,7 +704,7 @@ impl Registration {
             pause: REGISTER_PAUSE,
             asked: false,
             state: Registered::NotYet,
-            challenged: 0,
+            proofs: Proofs::default(),
             expires: REGISTER_EXPIRES,
             raised: 0,
         }
@@ -707,15 +716,15 @@ impl Registration {
         (self.raised < REGISTER_RAISES && least > self.expires && least <= REGISTER_EXPIRES_MAX).then_some(least)
     }
 
-    fn begin(&mut self, _now: Now) {
+    fn begin(&mut self) {
         self.asked = true;
-        (self.challenged, self.raised) = (0, 0);
+        self.proofs = Proofs::default();
+        self.raised = 0;
         self.seq += 1;
     }
 
     fn failed(&mut self, now: Now, how: String) {
         self.asked = false;
-        self.challenged = 0;
         self.due = now.mono + self.pause;
         self.pause = (self.pause * 2).min(REGISTER_PAUSE_MAX);
         self.state = Registered::Not(how);
@@ -727,9 +736,20 @@ fn registrar_host(state: &State, flow: &Flow) -> String {
     line.map_or_else(|| flow.remote.to_string(), Line::host_port)
 }
 
-fn granted(msg: &Message) -> Option<u32> {
-    let contact = msg.addresses(Name::Contact).flatten().find_map(|c| c.params.get("expires")?.parse().ok());
-    contact.or_else(|| msg.seconds(Name::Expires))
+/// The seconds that a registrar grants to our Contact: it lists those of others of the same account, too (RFC 3261 10.2.4). One that has rewritten
+/// ours, and lists nothing else, means it all the same.
+fn granted(msg: &Message, ours: &str) -> Option<u32> {
+    let ours = Uri::parse(ours).ok()?;
+    let mut listed = msg.addresses(Name::Contact).flatten();
+    let first = listed.next();
+    let alone = first.filter(|_| msg.addresses(Name::Contact).nth(1).is_none());
+    let found = first.into_iter().chain(listed).find(|c| contact::same(&c.uri, &ours)).or(alone);
+    found.and_then(|c| c.params.get("expires")?.parse().ok()).or_else(|| msg.seconds(Name::Expires))
+}
+
+/// Our Contact at a carrier.
+fn our_contact(user: &str, flow: &Flow) -> String {
+    format!("sip:{user}@{}{}", flow.local, transport_param(flow.transport))
 }
 
 fn transport_param(transport: Transport) -> String {
@@ -858,6 +878,79 @@ mod tests {
         assert!(trunks.is_up("t"));
         trunks.unanswered(now, second.expect("asked"), None, &mut Vec::new());
         assert!(!trunks.is_up("t"));
+    }
+
+    fn answer(request: &Message, status: u16, lines: &str) -> Message {
+        let (call_id, cseq) = (request.call_id(), request.cseq().seq);
+        let text = format!(
+            "SIP/2.0 {status} So\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:a@h>;tag=2\r\n\
+             Call-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n{lines}Content-Length: 0\r\n\r\n"
+        );
+        Message::parse(Bytes::from(text)).expect("the test writes it well")
+    }
+
+    /// A REGISTER of each trunk is out when a reload puts the trunks in another order, and takes one away.
+    #[test]
+    fn an_answer_finds_its_trunk_after_a_reload() {
+        let (now, mut rng, mut wants) = (Now::default(), Rng::from_number(1), Vec::new());
+        let locals = Locals(vec![(Transport::Udp, "192.0.2.1:5060".parse().expect("an address"))]);
+        let directory = |trunks: &[(&str, &str, bool)]| {
+            let mut directory = Directory::empty(crate::directory::Node::new("n", "office.example"));
+            let trunk = |(name, remote, register): &(&str, &str, bool)| Trunk {
+                register: *register,
+                ..Trunk::new(name, &format!("sip:{remote}"))
+            };
+            directory.trunks = trunks.iter().map(trunk).collect();
+            directory.indexed()
+        };
+        let before = directory(&[("a", REMOTE[0], true), ("b", REMOTE[1], true)]);
+        let mut trunks = Trunks::default();
+        trunks.configure(now, &before, &mut rng, &locals);
+        trunks.tick(now, &mut wants);
+        let mut sent = |i: usize| {
+            let here = |want: &&Want| matches!(want, Want::Send { flow, method: Method::Register, .. } if flow.remote == remote(i));
+            let want = wants.iter().find(here).expect("it registers");
+            let Want::Send { purpose, .. } = want else { unreachable!("it was found as one") };
+            let bytes = trunks.write(want, &before, "z9hG4bK1", 1, &mut rng).expect("it is there");
+            (*purpose, Message::parse(bytes).expect("we wrote it"))
+        };
+        let (a, b) = (sent(0), sent(1));
+        let after = |register| directory(&[("c", "203.0.113.3:5060", true), ("a", REMOTE[0], register)]);
+        trunks.configure(now, &after(true), &mut rng, &locals);
+        for (purpose, request) in [&b, &a] {
+            let ok = answer(request, 200, "Expires: 600\r\n");
+            trunks.answered(now, *purpose, &ok, &after(true), &mut rng, &mut Vec::new());
+        }
+        let registration = |i| trunks.view(now, i).and_then(|view| view.registration);
+        assert_eq!(registration(0).as_deref(), Some("not yet registered"));
+        assert_eq!(registration(1).as_deref(), Some("registered"));
+        // its registration has begun anew: what was said to the old one is of no interest
+        for register in [false, true] {
+            trunks.configure(now, &after(register), &mut rng, &locals);
+        }
+        trunks.answered(now, a.0, &answer(&a.1, 200, ""), &after(true), &mut rng, &mut Vec::new());
+        assert_eq!(trunks.view(now, 1).and_then(|view| view.registration).as_deref(), Some("not yet registered"));
+    }
+
+    #[test]
+    fn the_time_granted_is_that_of_our_contact() {
+        let request = Message::parse(Bytes::from_static(
+            b"REGISTER sip:h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:a@h>\r\nCall-ID: c\r\n\
+              CSeq: 1 REGISTER\r\nContent-Length: 0\r\n\r\n",
+        ));
+        let request = request.expect("the test writes it well");
+        let rows = [
+            ("Contact: <sip:a@192.0.2.1:5060>;expires=300\r\n", Some(300)),
+            ("Contact: <sip:a@192.0.2.9>;expires=3600, <sip:a@192.0.2.1:5060>;expires=300\r\n", Some(300)),
+            ("Contact: <sip:a@192.0.2.9>;expires=3600, <sip:a@192.0.2.1:5060>\r\nExpires: 200\r\n", Some(200)),
+            ("Contact: <sip:a@192.0.2.9>;expires=3600, <sip:b@192.0.2.8>;expires=60\r\n", None),
+            ("Contact: <sip:a@198.51.100.7:1024>;expires=120\r\n", Some(120)),
+            ("Expires: 500\r\n", Some(500)),
+            ("", None),
+        ];
+        for (lines, want) in rows {
+            assert_eq!(granted(&answer(&request, 200, lines), "sip:a@192.0.2.1:5060"), want, "{lines}");
+        }
     }
 
     #[test]

@@ -24,8 +24,8 @@ const SLACK: usize = 64;
 #[derive(Debug)]
 pub struct Twice {
     hasher: ahash::RandomState,
-    /// By Call-ID, From tag and CSeq.
-    invites: Map<u64, ServerKey>,
+    /// By Call-ID, From tag and CSeq, with the hash of the Request-URI.
+    invites: Map<u64, (ServerKey, u64)>,
     /// By trunk, caller's and called number.
     pairs: Map<u64, SmallVec<[CallKey; 1]>>,
     clear_invites_at: usize,
@@ -43,18 +43,22 @@ impl Twice {
         Twice { hasher: rng.hasher(), invites: map(), pairs: map(), clear_invites_at, clear_pairs_at }
     }
 
-    /// Whether the INVITE is one that came before by another way and is still under way. `open`: whether a transaction is.
-    pub fn is_merged(&self, msg: &Message, open: impl Fn(ServerKey) -> bool) -> bool {
-        self.invites.get(&self.invite(msg)).is_some_and(|key| open(*key))
+    /// Whether the INVITE is one that came before by another way and is still under way. `refused`: whether a transaction was refused; `None` if it
+    /// is over.
+    ///
+    /// A carrier that was refused and calls another number of ours with the same INVITE hunts one after the other, and is welcome.
+    pub fn is_merged(&self, msg: &Message, refused: impl Fn(ServerKey) -> Option<bool>) -> bool {
+        let Some((key, uri)) = self.invites.get(&self.invite(msg)) else { return false };
+        refused(*key).is_some_and(|refused| !refused || *uri == self.uri(msg))
     }
 
     /// An INVITE is taken.
     pub fn took(&mut self, msg: &Message, key: ServerKey, open: impl Fn(ServerKey) -> bool) {
         if self.invites.len() >= self.clear_invites_at {
-            self.invites.retain(|_, key| open(*key));
+            self.invites.retain(|_, (key, _)| open(*key));
             self.clear_invites_at = (2 * self.invites.len()).max(SLACK);
         }
-        self.invites.insert(self.invite(msg), key);
+        self.invites.insert(self.invite(msg), (key, self.uri(msg)));
     }
 
     /// The pair for [`Twice::is_circle`].
@@ -81,6 +85,10 @@ impl Twice {
     fn invite(&self, msg: &Message) -> u64 {
         self.hasher.hash_one((msg.call_id(), msg.from_tag(), msg.cseq().seq))
     }
+
+    fn uri(&self, msg: &Message) -> u64 {
+        self.hasher.hash_one(msg.request_uri())
+    }
 }
 
 #[cfg(test)]
@@ -91,8 +99,12 @@ mod tests {
     use super::*;
 
     fn invite(call_id: &str, tag: &str, seq: u32) -> Message {
+        invite_to("b", call_id, tag, seq)
+    }
+
+    fn invite_to(user: &str, call_id: &str, tag: &str, seq: u32) -> Message {
         let text = format!(
-            "INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag={tag}\r\nTo: <sip:b@h>\r\n\
+            "INVITE sip:{user}@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag={tag}\r\nTo: <sip:b@h>\r\n\
              Call-ID: {call_id}\r\nCSeq: {seq} INVITE\r\nContent-Length: 0\r\n\r\n"
         );
         Message::parse(Bytes::from(text)).expect("the test writes it well")
@@ -107,14 +119,13 @@ mod tests {
         for (call_id, tag, seq, merged) in
             [("c", "1", 7, true), ("d", "1", 7, false), ("c", "2", 7, false), ("c", "1", 8, false)]
         {
-            assert_eq!(
-                twice.is_merged(&invite(call_id, tag, seq), |k| keys.contains_key(k)),
-                merged,
-                "{call_id} {tag}"
-            );
+            assert_eq!(twice.is_merged(&invite(call_id, tag, seq), |_| Some(false)), merged, "{call_id} {tag}");
         }
-        keys.remove(key);
-        assert!(!twice.is_merged(&invite("c", "1", 7), |k| keys.contains_key(k)));
+        for (user, refused, merged) in
+            [("b", Some(true), true), ("b", None, false), ("c", Some(false), true), ("c", Some(true), false)]
+        {
+            assert_eq!(twice.is_merged(&invite_to(user, "c", "1", 7), |_| refused), merged, "{user} {refused:?}");
+        }
     }
 
     #[test]

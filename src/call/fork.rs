@@ -442,8 +442,9 @@ impl Call {
                 self.drop_legs(legs, cx, None, None, LegResult::Cancelled);
                 self.finish_unanswered(legs, cx, 487, "Request Terminated", None, By::Caller, why, Cause::CallerLeft);
             }
-            // Before the answer there is nothing to offer again, nobody to tell, and nothing to acknowledge.
-            Event::Offered { .. } | Event::Asked { .. } => {
+            Event::Offered { body } => self.caller_offers(legs, cx, body.as_ref()),
+            // There is nobody to tell yet.
+            Event::Asked { .. } => {
                 if let Some(leg) = legs.get_mut(self.a) {
                     leg.decline(cx, 491);
                 }
@@ -633,6 +634,7 @@ impl Call {
         }
         if heard_us {
             self.recode(legs, cx);
+            self.note_hold(legs, cx);
         }
         if record && !late {
             self.begin_recording(legs, cx);

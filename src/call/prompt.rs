@@ -100,6 +100,22 @@ impl Call {
         }
     }
 
+    /// A caller whom a prompt has answered offers anew while others ring or he waits: we answer for them, in the codec in which he hears us.
+    pub(super) fn caller_offers(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, body: Option<&Bytes>) {
+        let in_use = legs.get(self.a).and_then(|caller| caller.end.as_ref()?.in_use());
+        if !self.answer_alone(legs, cx, self.a, body, in_use.as_ref().map_or(&[][..], |codecs| codecs)) {
+            return;
+        }
+        let State::Ringing(ringing) = &mut self.state else { return };
+        let Some(end) = legs.get(self.a).and_then(|caller| caller.end.as_ref()) else { return };
+        if let (Some(voice), Some(told)) = (&mut ringing.voice, end.last_told()) {
+            voice.body = told.clone();
+        }
+        let mut commands = Vec::new();
+        end.attend(&mut commands, false);
+        commands.into_iter().for_each(|command| cx.switch.media(self.worker, command));
+    }
+
     /// A worker has played a sound to its end.
     pub fn played(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, port: Port) {
         self.tone_played(legs, cx, port);

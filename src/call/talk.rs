@@ -255,7 +255,7 @@ impl Call {
         }
         let (Some(mine), Some(theirs)) = (offerer.end.as_mut(), answerer.end.as_mut()) else {
             offerer.answer_offered(cx, 200, "OK", body.as_ref());
-            let held = held_plain(offerer.last_offer(), body.as_deref());
+            let held = held_plain(answerer.last_told(), body.as_deref());
             return self.set_held(legs, cx, held);
         };
         let (source, keep) = (answerer.flow.remote.ip(), self.keep());
@@ -432,7 +432,7 @@ impl Call {
         self.note_hold(legs, cx);
     }
 
-    fn note_hold(&mut self, legs: &Legs, cx: &mut Cx<'_>) {
+    pub(super) fn note_hold(&mut self, legs: &Legs, cx: &mut Cx<'_>) {
         let State::Connected(connected) = &self.state else { return };
         let heard = |key| legs.get(key).and_then(|l: &super::Leg| l.end.as_ref()).and_then(|e| e.last_heard());
         if let (Some(a), Some(b)) = (heard(self.a), heard(connected.b)) {

@@ -40,6 +40,8 @@ pub const RETRY_AFTER: u64 = 10;
 const GLARE_OWNER: (u64, u64) = (210, 400);
 /// Glare back-off if the Call-ID is the peer's, in steps of 10 ms.
 const GLARE_OTHER: (u64, u64) = (0, 200);
+/// ACKs of ours that are kept to be said again. Within 64 T1 nobody needs more; the oldest gives way.
+const ACKS: usize = 8;
 
 /// The INVITE usage.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -53,7 +55,8 @@ pub struct Usage {
     /// The number of an UPDATE of ours that is not answered.
     our_update: Option<u32>,
     offer: Offer,
-    acked: Option<Acked>,
+    /// Our ACKs, the oldest first.
+    acks: Vec<Acked>,
 }
 
 /// The peer's INVITE.
@@ -153,12 +156,13 @@ pub enum Act {
     Retry,
 }
 
-/// Our last ACK, to be said again with each repeated 2xx.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// An ACK of ours, to be said again with each repeated 2xx.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Acked {
+    /// The INVITE's CSeq number.
     seq: u32,
-    /// It brought the answer to a late offer.
-    answers: bool,
+    /// The ACK, with the answer to a late offer if it brought one.
+    ack: Bytes,
     until: Instant,
 }
 
@@ -184,7 +188,7 @@ impl Usage {
             their_update: None,
             our_update: None,
             offer: Offer::Idle,
-            acked: None,
+            acks: Vec::new(),
         }
     }
 
@@ -328,18 +332,21 @@ impl Usage {
         })
     }
 
-    /// We send the ACK of a 2xx, and will say it again for 64 T1 with each repeated 2xx. `answers`: it brings the answer to a late offer.
-    pub fn acknowledge(&mut self, now: Instant, timing: Timing, seq: u32, answers: bool) {
+    /// We send this ACK of a 2xx, and will say it again for 64 T1 with each repeated 2xx.
+    pub fn acknowledge(&mut self, now: Instant, timing: Timing, seq: u32, ack: Bytes) {
         if (self.ours == Ours::Answering { seq }) {
             self.ours = Ours::Idle;
         }
         self.take_back(Offer::Received(Carrier::Success));
-        self.acked = Some(Acked { seq, answers, until: (now + timing.timeout()).round_up(GRID) });
+        if self.acks.len() == ACKS {
+            self.acks.remove(0);
+        }
+        self.acks.push(Acked { seq, ack, until: (now + timing.timeout()).round_up(GRID) });
     }
 
-    /// A repeated 2xx to our INVITE number `seq`: whether the ACK, which is to be said again, brings an answer.
-    pub fn reack(&self, seq: u32) -> Option<bool> {
-        self.acked.filter(|acked| acked.seq == seq).map(|acked| acked.answers)
+    /// A repeated 2xx to our INVITE number `seq`: the ACK that is to be said again, as it was (RFC 3261 13.2.2.4).
+    pub fn reack(&self, seq: u32) -> Option<&Bytes> {
+        self.acks.iter().find(|acked| acked.seq == seq).map(|acked| &acked.ack)
     }
 
     /// A refusal of our INVITE, or nobody answered it (408). After 491 [`Act::Retry`] will come; else our offer is void and nothing is under way.
@@ -411,7 +418,7 @@ impl Usage {
 
     /// The session is over: nothing is repeated and nothing tried again. Repeated 2xx are still acknowledged.
     pub fn end(&mut self) {
-        *self = Usage { acked: self.acked.take(), ..Usage::idle(self.owner) };
+        *self = Usage { acks: std::mem::take(&mut self.acks), ..Usage::idle(self.owner) };
     }
 
     /// Where offer and answer stand.
@@ -440,7 +447,7 @@ impl Usage {
             Ours::Glare { until } if self.can_retry() => Some(*until),
             Ours::Glare { .. } | Ours::Idle | Ours::Waiting { .. } | Ours::Answering { .. } => None,
         };
-        earlier(earlier(theirs, ours), self.acked.as_ref().map(|acked| acked.until))
+        earlier(earlier(theirs, ours), self.acks.first().map(|acked| acked.until))
     }
 
     /// A deadline may have passed.
@@ -464,8 +471,10 @@ impl Usage {
             }
             Ours::Glare { .. } | Ours::Idle | Ours::Waiting { .. } | Ours::Answering { .. } => {}
         }
-        if self.acked.as_ref().is_some_and(|acked| acked.until <= now) {
-            self.acked = None;
+        if self.acks.first().is_some_and(|acked| acked.until <= now) {
+            self.acks.retain(|acked| acked.until > now);
+            // thousands of these stand for hours
+            self.acks.shrink_to_fit();
         }
     }
 
@@ -592,7 +601,7 @@ mod tests {
         assert_eq!(usage.accepted(1, true), Some(Part::Offer));
         assert!(!usage.may_invite());
         assert_eq!(status(usage.invited(9, true, &mut rng())), 491, "our answer is still to come");
-        usage.acknowledge(ms(0), TIMING, 1, false);
+        usage.acknowledge(ms(0), TIMING, 1, bytes("ACK"));
         assert!(usage.may_invite());
     }
 
@@ -601,16 +610,30 @@ mod tests {
         let mut usage = Usage::uac(7, true);
         assert_eq!(usage.progress(true), Part::Preview);
         assert_eq!(usage.accepted(7, true), Some(Part::Answer));
-        usage.acknowledge(ms(10), TIMING, 7, true);
+        usage.acknowledge(ms(10), TIMING, 7, bytes("ACK of 7"));
         assert_eq!(usage.accepted(7, true), None);
-        assert_eq!(usage.reack(7), Some(true));
+        assert_eq!(usage.reack(7), Some(&bytes("ACK of 7")));
         assert_eq!(usage.reack(6), None);
         usage.end();
-        assert_eq!(usage.reack(7), Some(true), "also after BYE");
+        assert_eq!(usage.reack(7), Some(&bytes("ACK of 7")), "also after BYE");
         assert_eq!(usage.deadline(), Some(ms(32_250)));
         assert!(run(&mut usage, 40_000).is_empty());
         assert_eq!(usage.reack(7), None);
         assert_eq!(usage.deadline(), None);
+    }
+
+    #[test]
+    fn each_2xx_gets_its_own_ack() {
+        let mut usage = Usage::idle(true);
+        for seq in 0..ACKS as u32 + 1 {
+            usage.inviting(seq, true);
+            assert_eq!(usage.accepted(seq, true), Some(Part::Answer));
+            usage.acknowledge(ms(u64::from(seq) * 1000), TIMING, seq, format!("ACK of {seq}").into());
+        }
+        assert_eq!(usage.reack(0), None, "one too many");
+        assert_eq!(usage.reack(1), Some(&bytes("ACK of 1")));
+        assert!(run(&mut usage, 33_900).is_empty());
+        assert_eq!((usage.reack(1), usage.reack(2)), (None, Some(&bytes("ACK of 2"))));
     }
 
     /// What a re-INVITE and an UPDATE with and without offer of the peer's get in each situation, and whether ours may go out.
@@ -786,13 +809,13 @@ mod tests {
                     2 => usage.refuse(),
                     3 => settled += usize::from(usage.acked(seq, sdp).is_some()),
                     4 if usage.may_invite() => usage.inviting(seq, sdp),
-                    5 => drop(usage.accepted(seq, sdp).map(|_| usage.acknowledge(ms(now), TIMING, seq, sdp))),
+                    5 => drop(usage.accepted(seq, sdp).map(|_| usage.acknowledge(ms(now), TIMING, seq, bytes("ACK")))),
                     6 => usage.refused(ms(now), if sdp { 491 } else { 488 }, &mut rng),
                     7 => drop(usage.updated(seq, sdp, &mut rng)),
                     8 => usage.update_answered(),
                     9 if usage.may_update(sdp) => usage.updating(seq, sdp),
                     10 => drop(usage.update_done(ms(now), seq, if pause % 2 == 0 { 200 } else { 491 }, sdp, &mut rng)),
-                    11 => drop((usage.ringing(sdp), usage.progress(sdp), usage.reack(seq))),
+                    11 => drop((usage.ringing(sdp), usage.progress(sdp), usage.reack(seq).is_some())),
                     _ => {
                         now += pause;
                         settled += run(&mut usage, now).into_iter().filter(|(_, act)| *act == Act::NoAck).count();

@@ -13,6 +13,9 @@ use super::message::Message;
 use super::name::Name;
 use super::uri::{Bad, unescape};
 
+/// Realms of one response that are heeded.
+const REALMS: usize = 4;
+
 /// A hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Algorithm {
@@ -122,15 +125,25 @@ impl Challenge {
         Ok(Challenge { realm, nonce, algorithm, qop, opaque, stale })
     }
 
-    /// The topmost challenge of a 401 or 407 that we can answer (RFC 8760 2.4).
+    /// The topmost challenge of a 401 or 407 that we can answer (RFC 8760 2.4), and the header for it.
     pub fn choose(response: &Message) -> Option<(Name, Challenge)> {
+        Challenge::all(response).into_iter().next()
+    }
+
+    /// The topmost challenge of each realm that we can answer, and the header for it. A 407 may have those of several proxies (RFC 3261 22.3).
+    pub fn all(response: &Message) -> Vec<(Name, Challenge)> {
         let (ask, give) = match response.status() {
             401 => (Name::WwwAuthenticate, Name::Authorization),
             407 => (Name::ProxyAuthenticate, Name::ProxyAuthorization),
-            _ => return None,
+            _ => return Vec::new(),
         };
-        let challenge = response.lines(ask).find_map(|v| Challenge::parse(std::str::from_utf8(v).ok()?).ok())?;
-        Some((give, challenge))
+        let mut all: Vec<(Name, Challenge)> = Vec::new();
+        for challenge in response.lines(ask).filter_map(|v| Challenge::parse(std::str::from_utf8(v).ok()?).ok()) {
+            if all.len() < REALMS && !all.iter().any(|(_, other)| other.realm == challenge.realm) {
+                all.push((give, challenge));
+            }
+        }
+        all
     }
 }
 

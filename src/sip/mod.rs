@@ -20,6 +20,7 @@ mod multipart;
 pub mod name;
 pub mod originate;
 pub mod print;
+pub mod proof;
 pub mod transport;
 pub mod uri;
 pub mod wire;

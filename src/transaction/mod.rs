@@ -500,6 +500,11 @@ impl<U: Copy> Layer<U> {
         self.servers.get(key).is_some_and(|slot| slot.state.is_open())
     }
 
+    /// Whether a request was refused; `None` if its transaction is over.
+    pub fn is_refused(&self, key: ServerKey) -> Option<bool> {
+        self.servers.get(key).map(|slot| slot.state.is_refused())
+    }
+
     /// How many server and client transactions there are, lingering and reserved ones included.
     pub fn len(&self) -> (usize, usize) {
         (self.servers.len(), self.clients.len())
@@ -905,6 +910,14 @@ impl ServerState {
         match self {
             ServerState::Invite(state) => state.is_open(),
             ServerState::Other(state) => state.is_open(),
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        match self {
+            ServerState::Invite(state) => state.is_refused(),
+            // only INVITEs are told apart so
+            ServerState::Other(_) => false,
         }
     }
 

@@ -273,6 +273,11 @@ impl State {
         matches!(self, State::Proceeding { .. })
     }
 
+    /// Whether the final answer was a refusal.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, State::Completed { .. } | State::Confirmed { .. })
+    }
+
     /// The last answer, if the state still holds one.
     pub fn answer(&self) -> Option<&Bytes> {
         match self {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::Phone;
 use super::sdp::Direction;
 use super::text::{Msg, address_of, uri_of};
+use super::transaction::Purpose;
 use super::voice::{Tone, Voice};
 use crate::{SEC, Time};
 
@@ -159,7 +160,7 @@ impl Phone {
             // Moved on by the answer; tried again in a while if a transaction is in the way.
             self.calls[index].refresh = Some(Refresh { due: now + 5 * SEC, ..refresh });
             if self.idle(Some(index), "UPDATE").is_ok() {
-                self.update(now, index, None);
+                self.renegotiate(now, index, Purpose::Update, None);
             }
         } else {
             self.bye(now, index);

@@ -233,11 +233,11 @@ impl Phone {
             }
             Act::Reinvite(offer) => {
                 let call = self.idle(call, "INVITE")?;
-                self.reinvite(now, call, *offer);
+                self.renegotiate(now, call, Purpose::Reinvite(*offer), Some(*offer));
             }
             Act::Update(offer) => {
                 let call = self.idle(call, "UPDATE")?;
-                self.update(now, call, *offer);
+                self.renegotiate(now, call, Purpose::Update, *offer);
             }
             Act::Refresh(seconds) => {
                 let call = self.idle(call, "UPDATE")?;
@@ -284,9 +284,12 @@ impl Phone {
                     _ => self.send_request(now, msg, Purpose::Raw, None),
                 }
             }
-            Act::InviteByAnotherWay => {
+            Act::InviteByAnotherWay(to) => {
                 let mut msg = self.calls.last().ok_or_else(|| NotNow("no call yet".into()))?.invite.clone();
                 msg.set("Via", None);
+                if let (Some(to), First::Request { uri, .. }) = (to, &mut msg.first) {
+                    *uri = format!("sip:{to}@{}", self.id.domain);
+                }
                 return self.act(now, None, &Act::Raw(Box::new(msg)));
             }
             Act::Speak(on) => self.habit.speaks = *on,
@@ -377,6 +380,10 @@ impl Phone {
         format!("<sip:{}@{}{transport}>", id.user, id.address)
     }
 
+    fn allow(&self) -> &'static str {
+        if self.habit.update { ALLOW } else { ALLOW_OLD }
+    }
+
     fn via(&mut self) -> String {
         let token = token(&mut self.rng);
         let transport = match self.id.wire {
@@ -393,6 +400,8 @@ impl Phone {
 
 /// What our phones can do.
 const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, NOTIFY, MESSAGE";
+/// What those can do that know no UPDATE.
+const ALLOW_OLD: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, NOTIFY, MESSAGE";
 
 /// User part of the address in a From or To value.
 pub fn user_in(value: &str) -> &str {

@@ -14,6 +14,8 @@ pub struct Habit {
     pub challenge: Option<(String, String)>,
     /// It answers its callers' session timers (RFC 4028).
     pub timer: bool,
+    /// It knows UPDATE (RFC 3311).
+    pub update: bool,
     /// It wants sessions of at least so many seconds.
     pub min_se: u32,
     /// It wants that of refreshes only: a proxy on the way has been reconfigured.
@@ -47,6 +49,7 @@ impl Default for Habit {
             on_answer: Vec::new(),
             challenge: None,
             timer: true,
+            update: true,
             min_se: 0,
             min_se_later: 0,
             min_expires: 0,
@@ -103,8 +106,8 @@ pub enum Act {
     Again,
     /// Sends a request as it stands, with a Via of its own.
     Raw(Box<Msg>),
-    /// The INVITE of its last call once more, as if by another proxy: another branch, else the same.
-    InviteByAnotherWay,
+    /// The INVITE of its last call once more, as if by another proxy: another branch, and perhaps to another number; else the same.
+    InviteByAnotherWay(Option<String>),
     /// Falls silent, or speaks again.
     Speak(bool),
 }

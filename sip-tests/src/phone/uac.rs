@@ -4,7 +4,7 @@ use super::digest::Challenge;
 use super::sdp::{Direction, Sdp};
 use super::text::{Msg, param, uri_of};
 use super::transaction::{ClientTx, Purpose};
-use super::{ALLOW, Act, Invite, Offer, Out, Phone, Stage, T1, token};
+use super::{Act, Invite, Offer, Out, Phone, Stage, T1, token};
 use crate::{MS, SEC, Time};
 
 impl Phone {
@@ -36,7 +36,7 @@ impl Phone {
     pub(super) fn invite(&mut self, now: Time, how: &Invite) {
         let index = self.calls.len();
         let mut msg = self.outside("INVITE", &how.to, how.from.as_deref());
-        msg = msg.with("Contact", self.contact()).with("Allow", ALLOW).with("Supported", "timer");
+        msg = msg.with("Contact", self.contact()).with("Allow", self.allow()).with("Supported", "timer");
         if let Some(session) = &how.session {
             msg = msg.with("Session-Expires", session.clone());
         }
@@ -88,29 +88,14 @@ impl Phone {
         self.end(index, None);
     }
 
-    pub(super) fn reinvite(&mut self, now: Time, index: usize, offer: Offer) {
-        let body = self.offer_for(index, offer);
-        let contact = self.contact();
+    /// Re-INVITE or UPDATE, with an offer or without.
+    pub(super) fn renegotiate(&mut self, now: Time, index: usize, purpose: Purpose, offer: Option<Offer>) {
+        let method = if purpose.is_invite() { "INVITE" } else { "UPDATE" };
+        let body = offer.and_then(|offer| self.offer_for(index, offer));
+        let (contact, allow) = (self.contact(), self.allow());
         let session = self.calls[index].refresh.map(|r| (r.interval / SEC, r.ours));
-        self.in_dialog(now, index, "INVITE", Purpose::Reinvite(offer), |mut m| {
-            m = m.with("Contact", contact).with("Allow", ALLOW).with("Supported", "timer");
-            if let Some((seconds, ours)) = session {
-                let who = if ours { "uac" } else { "uas" };
-                m = m.with("Session-Expires", format!("{seconds};refresher={who}"));
-            }
-            match body {
-                Some(body) => m.with_body("application/sdp", body.into_bytes()),
-                None => m,
-            }
-        });
-    }
-
-    pub(super) fn update(&mut self, now: Time, index: usize, offer: Option<Offer>) {
-        let body = offer.and_then(|o| self.offer_for(index, o));
-        let contact = self.contact();
-        let session = self.calls[index].refresh.map(|r| (r.interval / SEC, r.ours));
-        self.in_dialog(now, index, "UPDATE", Purpose::Update, |mut m| {
-            m = m.with("Contact", contact).with("Supported", "timer");
+        self.in_dialog(now, index, method, purpose, |mut m| {
+            m = m.with("Contact", contact).with("Allow", allow).with("Supported", "timer");
             if let Some((seconds, ours)) = session {
                 let who = if ours { "uac" } else { "uas" };
                 m = m.with("Session-Expires", format!("{seconds};refresher={who}"));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::sdp::Sdp;
 use super::text::{Msg, param, phrase, uri_of};
-use super::{ALLOW, Dialog, Phone, Respond, Stage, digest};
+use super::{Dialog, Phone, Respond, Stage, digest};
 use crate::{SEC, Time};
 
 impl Phone {
@@ -29,7 +29,7 @@ impl Phone {
                 None
             }
             ("OPTIONS" | "MESSAGE" | "NOTIFY", None) => {
-                self.reply(now, tx, Msg::response(&msg, 200, "OK", Some("out")).with("Allow", ALLOW));
+                self.reply(now, tx, Msg::response(&msg, 200, "OK", Some("out")).with("Allow", self.allow()));
                 None
             }
             (_, None) => {
@@ -85,7 +85,7 @@ impl Phone {
             msg = msg.with(name, value.clone());
         }
         if (101..300).contains(&how.code) {
-            msg = msg.with("Contact", self.contact()).with("Allow", ALLOW);
+            msg = msg.with("Contact", self.contact()).with("Allow", self.allow());
             self.uas_dialog(index, &tag, &invite);
         }
         if answers {
@@ -219,7 +219,8 @@ impl Phone {
         if let Some(contact) = msg.get("Contact") {
             self.calls[index].dialogs[at].target = uri_of(contact).to_owned();
         }
-        let mut answer = Msg::response(msg, 200, "OK", None).with("Contact", self.contact()).with("Allow", ALLOW);
+        let mut answer =
+            Msg::response(msg, 200, "OK", None).with("Contact", self.contact()).with("Allow", self.allow());
         if let Some(session) = msg.get("Session-Expires").filter(|_| self.habit.timer) {
             let seconds: Time = session.split(';').next().and_then(|s| s.trim().parse().ok()).unwrap_or(1800);
             let who = param(session, "refresher").unwrap_or("uac").to_owned();

@@ -4,7 +4,6 @@ use super::super::{Cx, Owner};
 use super::{ALLOW, Asked, Event, Leg, MAX_ASKED, Peer, State, Up, Waiting, moved, next, pass_until, refuse, sdp};
 use crate::dialog::invite::{Act, Part};
 use crate::dialog::refresh::Due;
-use crate::sip::digest::{self, Challenge};
 use crate::sip::{Flow, Message, Method, Name, Refusal, Writer, phrase};
 use crate::transaction::{ClientKey, Failure, NO_ANSWER, Output, ServerKey};
 
@@ -26,7 +25,12 @@ impl Leg {
             }
             State::Invited(_) | State::Calling(_) => {
                 let status = match method {
-                    Method::Update if sdp(msg).is_none() => 200,
+                    Method::Update if sdp(msg).is_none() => {
+                        let mut w = Writer::answer(msg, flow.remote, 200, "OK", None);
+                        w.contact(&self.flow).header(Name::Allow, ALLOW);
+                        cx.tx.respond(cx.now.mono, key, 200, w.finish(), cx.said);
+                        return None;
+                    }
                     Method::Invite | Method::Update => 491,
                     Method::Options => 200,
                     Method::Ack
@@ -124,13 +128,11 @@ impl Leg {
         let State::Up(up) = &mut self.state else { return None };
         let body = sdp(msg);
         let part = up.usage.acked(msg.cseq().seq, body.is_some())?;
-        let event = Event::Acked { body: body.filter(|_| part == Part::Answer) };
-        if let Some(reason) = up.bye_due.take() {
-            self.bye(cx, reason.as_deref());
+        if self.bye_if_due(cx) {
             return None;
         }
         self.rearm(cx);
-        Some(event)
+        Some(Event::Acked { body: body.filter(|_| part == Part::Answer) })
     }
 
     /// The peer's CANCEL met its INVITE, the first or a later one.
@@ -153,26 +155,21 @@ impl Leg {
             // The INVITE that was challenged and sent again has a younger transaction.
             State::Calling(_) => None,
             State::Up(_) => self.answered_in_dialog(cx, key, msg),
-            State::Ending(again) if msg.method() == Method::Bye && msg.status() >= 200 => {
-                let again = again.take().and_then(|ending| Some((ending.dialog, ending.reason, ending.credentials?)));
-                match (again, Challenge::choose(msg)) {
-                    (Some((mut dialog, reason, credentials)), Some((name, challenge))) => {
-                        let (user, password) = &*credentials;
-                        let cnonce = format!("{:016x}", cx.rng.bits());
-                        let uri = dialog.target.clone();
-                        let value = digest::answer(&challenge, user, &password.0, "BYE", &uri, &cnonce, 1, &[]);
-                        self.say_bye(cx, &mut dialog, reason.as_deref(), Some((name, value)));
-                        None
-                    }
-                    _ => {
-                        self.state = State::Over;
-                        Some(Event::Gone)
-                    }
+            State::Ending(ending) if ending.key == key && msg.status() >= 200 => self.bye_answered(cx, msg),
+            // A 2xx that came before, or that our BYE has overtaken: the BYE is said.
+            State::Ending(ending) if is_success(msg) && ending.up.dialog.matches(msg) => {
+                let (up, seq) = (&mut ending.up, msg.cseq().seq);
+                up.dialog.retarget(msg);
+                let flow = next(cx, &up.dialog, &self.peer, self.flow);
+                if !up.reack(cx, flow, seq) {
+                    up.proofs = up.offering.take().map(|offering| offering.proofs).unwrap_or_default();
+                    up.acknowledge(cx, flow, seq, None);
                 }
+                None
             }
             // A 2xx of a fork after we hung up: acknowledged and ended.
             State::Ending(_) | State::Over | State::Invited(_) => {
-                if msg.method() == Method::Invite && (200..300).contains(&msg.status()) {
+                if is_success(msg) {
                     self.end_stray(cx, msg);
                 }
                 None
@@ -213,9 +210,7 @@ impl Leg {
                             up.usage.update_done(cx.now.mono, offering.seq, status, false, cx.rng);
                         }
                     }
-                    if let (true, Some(timer)) = (offering.refresh, up.timer.as_mut()) {
-                        timer.again(cx.now.mono);
-                    }
+                    up.refreshed_not(cx.now.mono, status, offering.refresh);
                     self.ask_due(cx);
                     self.rearm(cx);
                     return (!offering.refresh).then(|| Event::OfferAnswered {
@@ -231,22 +226,9 @@ impl Leg {
                 let ours = up.offering.as_ref().is_some_and(|o| o.key == key) || up.asking == Some(key);
                 ours.then(|| Event::Lost { because: Some(words.to_owned()), status })
             }
-            State::Ending(ending) => {
-                // The connection that it went by was dead: the peer is where it was all the same, and still thinks it talks.
-                let again =
-                    ending.take().filter(|e| failure.is_some() && self.flow.transport.reliable() && !e.reconnected);
-                let Some(mut ending) = again else {
-                    self.state = State::Over;
-                    return Some(Event::Gone);
-                };
-                self.flow.conn = 0;
-                ending.reconnected = true;
-                let reason = ending.reason.clone();
-                self.say_bye(cx, &mut ending.dialog, reason.as_deref(), None);
-                self.state = State::Ending(Some(ending));
-                None
-            }
-            State::Calling(_) | State::Invited(_) | State::Over => None,
+            State::Ending(ending) if ending.key == key => self.bye_failed(cx, failure),
+            // What the BYE came on top of changes nothing any more.
+            State::Ending(_) | State::Calling(_) | State::Invited(_) | State::Over => None,
         }
     }
 
@@ -294,11 +276,7 @@ impl Leg {
                     }
                     None => {}
                 }
-                if let State::Up(up) = &mut self.state
-                    && matches!(event, Some(Event::Lost { .. }))
-                    && let Some(reason) = up.bye_due.take()
-                {
-                    self.bye(cx, reason.as_deref());
+                if matches!(event, Some(Event::Lost { .. })) && self.bye_if_due(cx) {
                     event = None;
                 }
                 event
@@ -312,7 +290,6 @@ impl Leg {
     fn answered_in_dialog(&mut self, cx: &mut Cx<'_>, key: ClientKey, msg: &Message) -> Option<Event> {
         let State::Up(up) = &mut self.state else { return None };
         let status = msg.status();
-        let seq = msg.cseq().seq;
         if up.offering.as_ref().is_some_and(|o| o.key == key) && msg.method() != Method::Cancel {
             if status < 200 {
                 return None;
@@ -321,14 +298,14 @@ impl Leg {
             self.remember(cx);
             return event;
         }
-        if msg.method() == Method::Invite && (200..300).contains(&status) {
-            // The 2xx of the first INVITE again, or that of another branch of a fork beyond us (RFC 3261 13.2.2.4).
-            if msg.to_tag() != Some(&*up.dialog.remote_tag) {
-                self.end_stray(cx, msg);
-            } else if let Some(answers) = up.usage.reack(seq) {
-                let flow = next(cx, &up.dialog, &self.peer, self.flow);
-                let told = self.end.as_ref().and_then(|e| e.last_told()).or(self.told.as_ref());
-                up.say_ack(cx, flow, seq, told.filter(|_| answers));
+        if is_success(msg) {
+            // A 2xx again, or that of another branch of a fork beyond us (RFC 3261 13.2.2.4).
+            match up.dialog.matches(msg) {
+                true => {
+                    let flow = next(cx, &up.dialog, &self.peer, self.flow);
+                    up.reack(cx, flow, msg.cseq().seq);
+                }
+                false => self.end_stray(cx, msg),
             }
             return None;
         }
@@ -369,4 +346,8 @@ impl Up {
         });
         self.offered.as_ref().is_some_and(|o| o.until.is_some_and(|until| until <= now))
     }
+}
+
+fn is_success(msg: &Message) -> bool {
+    msg.method() == Method::Invite && (200..300).contains(&msg.status())
 }

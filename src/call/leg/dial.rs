@@ -85,6 +85,7 @@ pub struct Dial {
     pub(super) refreshes: bool,
 }
 
+/// User and password.
 pub(super) type Credentials = Box<(Label, Secret)>;
 
 impl Dial {

@@ -12,7 +12,6 @@ use super::{
 use crate::dialog::invite::{Carrier, Offer, Usage};
 use crate::dialog::refresh::{self, Wish};
 use crate::dialog::{Dialog, Sent};
-use crate::sip::digest::{self, Challenge};
 use crate::sip::header::SessionExpires;
 use crate::sip::{Flow, Message, Method, Name, Writer, phrase};
 use crate::transaction::Output;
@@ -22,9 +21,6 @@ pub const SILENT_TRUNK: Duration = Duration::from_millis(3500);
 
 /// A phone that has said nothing at all to an INVITE for so long has not answered it: it was sent three times by then.
 pub(super) const SILENT_PHONE: Duration = Duration::from_secs(2);
-
-/// Times that one INVITE is sent again with credentials.
-const MAX_CHALLENGES: u8 = 2;
 
 impl Leg {
     /// A provisional answer. `variant` names the early dialog.
@@ -107,8 +103,12 @@ impl Leg {
         for (name, value) in &dial.identity {
             w.header(*name, value);
         }
-        if let Some((name, value)) = &calling.authorization {
-            w.header(*name, value);
+        if let Some((user, password)) = dial.credentials.as_deref() {
+            let body = dial.body.as_deref().unwrap_or_default();
+            calling.proofs.prove((user, &password.0), Method::Invite, &dial.place.uri, body, cx.rng);
+        }
+        for (name, value) in calling.proofs.values() {
+            w.header(name, value);
         }
         w.header(Name::UserAgent, USER_AGENT);
         let bytes = finish(w, dial.body.as_ref());
@@ -167,7 +167,7 @@ impl Leg {
             }
             200..=299 => self.confirmed(cx, msg),
             _ => {
-                let again = !calling.cancelled && calling.again(cx, msg);
+                let again = !calling.cancelled && calling.again(msg);
                 if again {
                     self.invite(cx);
                     return None;
@@ -221,7 +221,7 @@ impl Leg {
         let timer = calling.timer.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
         let mut up = Up::new(dialog, usage, timer, allows_update(msg), calling.dial.credentials.take());
         up.interval = calling.timer;
-        up.proof = calling.authorization.take().map(Box::new);
+        up.proofs = std::mem::take(&mut calling.proofs);
         up.owed = Some(calling.seq);
         up.early = std::mem::take(&mut calling.early);
         up.variants = std::mem::take(&mut calling.variants);
@@ -282,24 +282,9 @@ impl Calling {
     }
 
     /// Whether the INVITE is to be sent again: with credentials, or with a longer session interval.
-    pub(super) fn again(&mut self, cx: &mut Cx<'_>, msg: &Message) -> bool {
+    pub(super) fn again(&mut self, msg: &Message) -> bool {
         match msg.status() {
-            401 | 407 => {
-                let (Some((user, password)), Some((name, challenge))) =
-                    (self.dial.credentials.as_deref(), Challenge::choose(msg))
-                else {
-                    return false;
-                };
-                if self.challenges >= MAX_CHALLENGES || (self.challenges > 0 && !challenge.stale) {
-                    return false;
-                }
-                self.challenges += 1;
-                let cnonce = format!("{:016x}", cx.rng.bits());
-                let uri = &self.dial.place.uri;
-                let value = digest::answer(&challenge, user, &password.0, "INVITE", uri, &cnonce, 1, &[]);
-                self.authorization = Some((name, value));
-                true
-            }
+            401 | 407 => self.dial.credentials.is_some() && self.proofs.challenged(msg),
             422 => {
                 let raised = self.timer.raise(msg.seconds(Name::MinSe));
                 self.timer = raised.unwrap_or(self.timer);
@@ -311,20 +296,25 @@ impl Calling {
 }
 
 impl Up {
+    /// The ACK of a 2xx; it will be said again with each repeated one.
     pub(super) fn acknowledge(&mut self, cx: &mut Cx<'_>, flow: Flow, seq: u32, body: Option<&Bytes>) {
-        self.usage.acknowledge(cx.now.mono, cx.timing, seq, body.is_some());
-        self.say_ack(cx, flow, seq, body);
-    }
-
-    pub(super) fn say_ack(&self, cx: &mut Cx<'_>, flow: Flow, seq: u32, body: Option<&Bytes>) {
         // The ACK of a 2xx is no transaction, but its branch must be new all the same.
         let (unused, branch) = cx.tx.branch();
         let mut w = self.dialog.ack(seq, &branch);
-        if let Some((name, value)) = self.proof.as_deref() {
-            w.header(*name, value);
+        for (name, value) in self.proofs.values() {
+            w.header(name, value);
         }
         cx.tx.release(unused);
-        cx.said.push(Output::Send { flow, bytes: finish(w, body) });
+        let bytes = finish(w, body);
+        self.usage.acknowledge(cx.now.mono, cx.timing, seq, bytes.clone());
+        cx.said.push(Output::Send { flow, bytes });
+    }
+
+    /// A repeated 2xx gets the ACK that the first one got. False if none has gone out yet.
+    pub(super) fn reack(&self, cx: &mut Cx<'_>, flow: Flow, seq: u32) -> bool {
+        let ack = self.usage.reack(seq);
+        cx.said.extend(ack.map(|ack| Output::Send { flow, bytes: ack.clone() }));
+        ack.is_some()
     }
 }
 

@@ -37,6 +37,7 @@ use crate::dialog::invite::Usage;
 use crate::dialog::refresh::{self, Wish};
 use crate::directory::Label;
 use crate::sip::header::{Refresher, SessionExpires};
+use crate::sip::proof::Proofs;
 use crate::sip::{Flow, Message, Method, Name, Refusal, Writer};
 use crate::transaction::{ClientKey, ServerKey};
 
@@ -192,8 +193,8 @@ enum State {
     Invited(Invited),
     Calling(Box<Calling>),
     Up(Box<Up>),
-    /// BYE is on its way; what is needed to send it again, once with credentials and once over a new connection.
-    Ending(Option<Box<Ending>>),
+    /// BYE is on its way.
+    Ending(Box<Ending>),
     Over,
 }
 
@@ -217,8 +218,7 @@ struct Calling {
     heard: bool,
     /// When an address that says nothing is given up.
     patience: Option<Instant>,
-    challenges: u8,
-    authorization: Option<(Name, String)>,
+    proofs: Proofs,
     timer: refresh::Offered,
     early: SmallVec<[(Box<str>, u8); 1]>,
     variants: SmallVec<[(u8, u8); 1]>,
@@ -232,7 +232,7 @@ struct Up {
     update: bool,
     credentials: Option<Credentials>,
     /// What our last INVITE proved itself with: its ACK says the same (RFC 3261 13.2.2.4).
-    proof: Option<Box<(Name, String)>>,
+    proofs: Proofs,
     /// A re-INVITE or UPDATE of ours.
     offering: Option<Box<Offering>>,
     /// The peer's re-INVITE or UPDATE.
@@ -249,8 +249,8 @@ struct Up {
     owed: Option<u32>,
     /// A refresh of ours met an offer of the peer's (491), and is to be tried again.
     refresh_refused: bool,
-    /// BYE waits for the ACK of our 2xx.
-    bye_due: Option<Option<String>>,
+    /// BYE, with this reason, waits for the ACK of our 2xx.
+    bye_due: Option<Option<Box<str>>>,
     variants: SmallVec<[(u8, u8); 1]>,
     early: SmallVec<[(Box<str>, u8); 1]>,
 }
@@ -262,7 +262,7 @@ struct Offering {
     /// A session refresh of ours, not an offer that passes.
     refresh: bool,
     body: Option<Bytes>,
-    challenged: bool,
+    proofs: Proofs,
     seq: u32,
     /// When it is taken back, once.
     until: Option<Instant>,
@@ -329,8 +329,7 @@ impl Leg {
             asked: cx.now.mono,
             heard: false,
             patience: None,
-            challenges: 0,
-            authorization: None,
+            proofs: Proofs::default(),
             timer: refresh::Offered::new(dial.wish),
             early: SmallVec::new(),
             variants: SmallVec::new(),
@@ -385,6 +384,11 @@ impl Leg {
     /// Whether the caller made no offer: the callee's answer will be one.
     pub fn offered_late(&self) -> bool {
         matches!(&self.state, State::Invited(Invited { offer: None, .. }))
+    }
+
+    /// Whether it is a caller's whose INVITE is not answered.
+    pub fn is_invited(&self) -> bool {
+        matches!(self.state, State::Invited(_))
     }
 
     /// Whether it is answered and not over.
@@ -462,7 +466,7 @@ impl Up {
             timer,
             update,
             credentials,
-            proof: None,
+            proofs: Proofs::default(),
             offering: None,
             offered: None,
             asking: None,

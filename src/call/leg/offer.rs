@@ -10,10 +10,11 @@ use super::{
     ALLOW, Event, Leg, Offered, Offering, State, USER_AGENT, Up, asked_timer, finish, next, pass_until, refuse, sdp,
     write_timer,
 };
+use crate::base::Instant;
 use crate::dialog::invite::Offer;
 use crate::dialog::refresh::{self, Wish};
-use crate::sip::digest::{self, Challenge};
 use crate::sip::header::SessionExpires;
+use crate::sip::proof::Proofs;
 use crate::sip::{Flow, Message, Method, Name, Refusal, Writer};
 use crate::transaction::ServerKey;
 
@@ -29,15 +30,12 @@ impl Leg {
 
     /// Sends a re-INVITE with this offer, or without one to ask for it.
     pub fn offer(&mut self, cx: &mut Cx<'_>, body: Option<&Bytes>) {
-        if self.end.is_none() && body.is_some() {
-            self.told = body.map(|b| Bytes::copy_from_slice(b));
-        }
-        self.renegotiate(cx, Method::Invite, body.cloned(), false, None);
+        self.renegotiate(cx, Method::Invite, body.cloned(), false, Proofs::default());
         self.rearm(cx);
     }
 
-    /// The offer that we sent last, where the call keeps no streams.
-    pub fn last_offer(&self) -> Option<&[u8]> {
+    /// The description that we sent last and that was not refused, where the call keeps no streams.
+    pub fn last_told(&self) -> Option<&[u8]> {
         self.told.as_deref()
     }
 
@@ -68,13 +66,15 @@ impl Leg {
         }
         cx.tx.respond(cx.now.mono, key, status, bytes, cx.said);
         self.remember(cx);
+        // A re-INVITE has come instead of the ACK that a BYE was waiting for.
+        self.bye_if_due(cx);
         self.rearm(cx);
     }
 
     /// Says again what stands, because the peer has agreed to something that was taken back.
     pub fn restate(&mut self, cx: &mut Cx<'_>) {
         let Some(body) = self.end.as_mut().and_then(|end| end.restated()) else { return };
-        self.renegotiate(cx, Method::Invite, Some(body), true, None);
+        self.renegotiate(cx, Method::Invite, Some(body), true, Proofs::default());
         self.rearm(cx);
     }
 
@@ -89,7 +89,7 @@ impl Leg {
 
     pub(super) fn offer_answered(&mut self, cx: &mut Cx<'_>, msg: &Message) -> Option<Event> {
         let State::Up(up) = &mut self.state else { return None };
-        let offering = up.offering.take()?;
+        let mut offering = up.offering.take()?;
         let (status, seq, body) = (msg.status(), msg.cseq().seq, sdp(msg));
         let accepted = (200..300).contains(&status);
         match offering.method {
@@ -97,6 +97,7 @@ impl Leg {
                 up.usage.accepted(seq, body.is_some());
                 up.dialog.retarget(msg);
                 up.owed = Some(seq);
+                up.proofs = std::mem::take(&mut offering.proofs);
             }
             Method::Invite => up.usage.refused(cx.now.mono, status, cx.rng),
             _ => {
@@ -109,40 +110,31 @@ impl Leg {
         if accepted {
             let expires = msg.text(Name::SessionExpires).and_then(|v| SessionExpires::parse(v).ok());
             up.timer = up.interval.agreed(cx.now.mono, expires.map(|e| (e.delta, e.refresher)));
+            if let (None, Some(offer)) = (&self.end, &offering.body) {
+                self.told = Some(Bytes::copy_from_slice(offer));
+            }
         } else if let (422, Some(raised)) = (status, up.interval.raise(msg.seconds(Name::MinSe))) {
             up.interval = raised;
-            self.renegotiate(cx, offering.method, offering.body, offering.refresh, None);
+            self.renegotiate(cx, offering.method, offering.body, offering.refresh, offering.proofs);
             return None;
-        } else if let (401 | 407, false, Some(credentials), Some((name, challenge))) =
-            (status, offering.challenged, up.credentials.clone(), Challenge::choose(msg))
-        {
-            let (user, password) = &*credentials;
-            let uri = up.dialog.target.clone();
-            let cnonce = format!("{:016x}", cx.rng.bits());
-            let method = offering.method.as_str();
-            let value = digest::answer(&challenge, user, &password.0, method, &uri, &cnonce, 1, &[]);
-            self.renegotiate(cx, offering.method, offering.body, offering.refresh, Some((name, value)));
+        } else if matches!(status, 401 | 407) && up.credentials.is_some() && offering.proofs.challenged(msg) {
+            self.renegotiate(cx, offering.method, offering.body, offering.refresh, offering.proofs);
             return None;
         }
         if matches!(status, 408 | 481) {
             return Some(Event::Lost { because: Some(format!("{status} to {}", offering.method.as_str())), status });
         }
+        match accepted {
+            true => up.refresh_refused = false,
+            false => up.refreshed_not(cx.now.mono, status, offering.refresh),
+        }
         if offering.refresh {
-            match (accepted, offering.method) {
-                (true, Method::Invite) => {
-                    self.ack(cx, None);
-                    let told_anew = self.end.as_ref().and(body);
-                    return told_anew.map(|body| Event::Restated { body });
-                }
-                (true, _) => {}
-                (false, _) => {
-                    up.refresh_refused = status == 491;
-                    if let (Some(timer), true) = (up.timer.as_mut(), status != 491) {
-                        timer.again(cx.now.mono);
-                    }
-                }
+            if !(accepted && offering.method == Method::Invite) {
+                return None;
             }
-            return None;
+            self.ack(cx, None);
+            let told_anew = self.end.as_ref().and(body);
+            return told_anew.map(|body| Event::Restated { body });
         }
         let phrase = String::from_utf8_lossy(msg.reason()).into_owned();
         Some(Event::OfferAnswered { status, phrase, body })
@@ -158,19 +150,12 @@ impl Leg {
             return;
         }
         match up.update {
-            true => self.renegotiate(cx, Method::Update, None, true, None),
-            false => self.renegotiate(cx, Method::Invite, told, true, None),
+            true => self.renegotiate(cx, Method::Update, None, true, Proofs::default()),
+            false => self.renegotiate(cx, Method::Invite, told, true, Proofs::default()),
         }
     }
 
-    fn renegotiate(
-        &mut self,
-        cx: &mut Cx<'_>,
-        method: Method,
-        body: Option<Bytes>,
-        refresh: bool,
-        authorization: Option<(Name, String)>,
-    ) {
+    fn renegotiate(&mut self, cx: &mut Cx<'_>, method: Method, body: Option<Bytes>, refresh: bool, mut proofs: Proofs) {
         let State::Up(up) = &mut self.state else { return };
         let (key, branch) = cx.tx.branch();
         let mut w = up.dialog.request(method, &branch, None);
@@ -183,12 +168,9 @@ impl Leg {
         if let Some(min_se) = up.interval.min_se {
             w.number(Name::MinSe, min_se);
         }
-        let challenged = authorization.is_some();
-        if let Some((name, value)) = &authorization {
-            w.header(*name, value);
-        }
-        if method == Method::Invite {
-            up.proof = authorization.map(Box::new);
+        up.prove(&mut proofs, method, body.as_ref(), cx.rng);
+        for (name, value) in proofs.values() {
+            w.header(name, value);
         }
         w.header(Name::UserAgent, USER_AGENT);
         let bytes = finish(w, body.as_ref());
@@ -198,13 +180,23 @@ impl Leg {
         }
         let until = (method == Method::Invite).then(|| cx.now.mono + MAX_OFFERING);
         let seq = up.dialog.local_seq;
-        up.offering = Some(Box::new(Offering { key, method, refresh, body, challenged, seq, until }));
+        up.offering = Some(Box::new(Offering { key, method, refresh, body, proofs, seq, until }));
         let flow = next(cx, &up.dialog, &self.peer, self.flow);
         cx.tx.request(cx.now.mono, key, flow, bytes, method, Owner::Leg(self.key), cx.said);
     }
 }
 
 impl Up {
+    /// An offer or refresh of ours was refused, or could not be sent. A session's refresh that is still to be made, also one that waits since it met
+    /// an offer of the peer's, comes again: after the pause if this one met one, too.
+    pub(super) fn refreshed_not(&mut self, now: Instant, status: u16, refresh: bool) {
+        let refresh = refresh || self.refresh_refused;
+        self.refresh_refused = refresh && status == 491;
+        if let (true, Some(timer)) = (refresh && status != 491, self.timer.as_mut()) {
+            timer.again(now);
+        }
+    }
+
     /// The peer's re-INVITE or UPDATE.
     pub(super) fn renegotiated(
         &mut self,
