@@ -253,7 +253,7 @@ fn a_trunk_says_why_it_is_not_registered() {
     let trunks = folder.says(&["trunks"]);
     let of = |name: &str| trunks.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{trunks}"));
     assert!(of("strict").contains("not registered") && of("strict").contains("registration refused: 403 Forbidden"));
-    assert!(of("gone").contains("down: nobody listens there (ICMP)"), "{trunks}");
+    assert!(of("gone").contains(" nobody listens there (ICMP); registration failed: "), "{trunks}");
     assert!(trunks.contains("SINCE (Asia/Novosibirsk)"), "{trunks}");
 }
 

@@ -370,7 +370,10 @@ fn a_record_names_no_recording_that_there_is_not() {
     let [(_, record)] = &records[..] else { panic!("{records:?}") };
     assert_eq!((record.outcome, &record.recordings[..]), (Outcome::Answered, &[][..]));
     let why = record.explain.iter().find(|why| *why.rule == *"recording").unwrap();
-    assert!(why.because.starts_with("there is none: ") && why.because.contains("cannot be written: "), "{why:?}");
+    assert!(
+        why.because.starts_with("there is none: ") && why.because.contains("cannot be written: Not a directory"),
+        "{why:?}"
+    );
 }
 
 #[test]
@@ -407,7 +410,12 @@ fn a_phone_that_lets_an_invite_lie_is_told_of() {
     assert!(silent(&running), "it did not answer");
     call("rings", true);
     assert!(!silent(&running), "it answered this one");
+    let handle = running.handle().clone();
     running.stop();
+    let records = handle.reader().unwrap().records(&Filter::default()).unwrap();
+    let why = |i: usize| records[i].1.journey.last().and_then(|phase| phase.who[0].why.as_deref());
+    assert_eq!(why(0), Some("it has not answered the INVITE at all"));
+    assert_ne!(why(1), why(0));
 }
 
 fn write(path: &Path, text: &str) {

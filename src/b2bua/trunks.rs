@@ -613,7 +613,8 @@ impl State {
     fn not_registered(&mut self, now: Now, how: String) {
         let Some(r) = self.registration.as_mut() else { return };
         if r.state != Registered::Not(how.clone()) {
-            tracing::warn!(trunk = &*self.name, "{how}; calls are tried all the same");
+            let calls = if self.up { "; calls are tried all the same" } else { "" };
+            tracing::warn!(trunk = &*self.name, "{how}{calls}");
         }
         r.failed(now, how);
     }

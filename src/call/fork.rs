@@ -825,7 +825,8 @@ impl Call {
         result: LegResult,
     ) {
         let Some(leg) = legs.get_mut(key) else { return };
-        self.journey.over(cx.now, leg.number, result, reason.map(str::to_owned));
+        let why = if leg.is_silent(cx.now.mono) { Some(SILENT) } else { reason };
+        self.journey.over(cx.now, leg.number, result, why.map(str::to_owned));
         leg.hang_up(cx, reason);
         self.bury(legs, cx, key);
     }
@@ -945,6 +946,9 @@ impl Final {
         }
     }
 }
+
+/// Of a leg that was given up before it said anything.
+const SILENT: &str = "it has not answered the INVITE at all";
 
 /// How a phone is told to answer by itself.
 pub(super) fn auto_answer(directory: &Directory, peer: &Peer, agent: Option<&str>) -> AutoAnswer {

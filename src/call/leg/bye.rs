@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use super::super::{Cx, Owner};
-use super::invite::SILENT_PHONE;
 use super::{Event, Leg, Peer, State, USER_AGENT, Up, next};
 use crate::base::Rng;
 use crate::sip::proof::Proofs;
@@ -26,16 +25,15 @@ pub(super) struct Ending {
 impl Leg {
     /// Ends the leg, whatever it is doing: BYE, CANCEL, or a refusal. A callee's BYE waits for the ACK of its 2xx.
     pub fn hang_up(&mut self, cx: &mut Cx<'_>, reason: Option<&str>) {
+        if self.is_silent(cx.now.mono)
+            && let Peer::Extension(number) = &self.peer
+        {
+            cx.switch.phone_said(cx.now, number, &self.flow, false);
+        }
         match &mut self.state {
             State::Invited(_) => self.refuse(cx, 487, "Request Terminated", reason),
             State::Calling(calling) => {
                 calling.patience = None;
-                if !calling.heard
-                    && cx.now.mono.since(calling.asked) >= SILENT_PHONE
-                    && let Peer::Extension(number) = &self.peer
-                {
-                    cx.switch.phone_said(cx.now, number, &self.flow, false);
-                }
                 if !calling.cancelled {
                     calling.cancelled = true;
                     cx.tx.cancel(cx.now.mono, calling.key, reason, cx.said);

@@ -48,6 +48,7 @@ use dial::Credentials;
 pub use dial::{Dial, Diverted, Identity, Peer};
 use id::{is_variant, mint_tag};
 pub use id::{leg_of, mint_call_id};
+use invite::SILENT_PHONE;
 pub use invite::{SILENT_TRUNK, disown, too_short};
 pub use opened::Opened;
 
@@ -399,6 +400,12 @@ impl Leg {
     /// Whether nothing more will come.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
+    }
+
+    /// Whether it has said nothing at all to an INVITE of some time ago.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        let State::Calling(calling) = &self.state else { return false };
+        !calling.heard && !calling.cancelled && now.since(calling.asked) >= SILENT_PHONE
     }
 
     /// Whether a message is of this dialog: Call-ID and both tags.

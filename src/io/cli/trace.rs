@@ -49,7 +49,9 @@ pub fn run(office: &Office, args: &Args) -> Result<(), Fail> {
         after: 0,
         limit: usize::from(args.last),
     };
-    let mut head = (!args.full && !args.json).then(|| row(&office.column("TIME"), "PEER", "", "MESSAGE", "FROM", "TO"));
+    let time = office.column("TIME");
+    let width = time.chars().count();
+    let mut head = (!args.full && !args.json).then(|| row(width, &time, "PEER", "", "MESSAGE", "FROM", "TO"));
     loop {
         let found = office.client.get(&format!("/trace?{}", output::query(&wanted)))?;
         let messages = found["items"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -63,7 +65,7 @@ pub fn run(office: &Office, args: &Args) -> Result<(), Fail> {
             match (args.json, args.full) {
                 (true, _) => output::json(message)?,
                 (false, true) => output::say(&whole(office, message))?,
-                (false, false) => output::say(&line(office, message))?,
+                (false, false) => output::say(&line(office, width, message))?,
             }
         }
         if !args.follow {
@@ -79,16 +81,17 @@ fn at(office: &Office, message: &Value) -> String {
     at.map(|at| office.time(at, "%H:%M:%S%.3f")).unwrap_or_default()
 }
 
-fn line(office: &Office, message: &Value) -> String {
+fn line(office: &Office, width: usize, message: &Value) -> String {
     let text = message["message"].as_str().unwrap_or_default();
     let arrow = if message["sent"] == true { "<──" } else { "──>" };
     let peer = message["remote"].as_str().unwrap_or_default();
-    row(&at(office, message), peer, arrow, &ladder::name(text), &user(text, "from", "f"), &user(text, "to", "t"))
+    let (from, to) = (user(text, "from", "f"), user(text, "to", "t"));
+    row(width, &at(office, message), peer, arrow, &ladder::name(text), &from, &to)
 }
 
 /// Columns that go on below each other while messages come.
-fn row(time: &str, peer: &str, arrow: &str, message: &str, from: &str, to: &str) -> String {
-    let line = format!("{time:<14}  {peer:<22} {arrow:<4} {message:<32}  {from:<20}  {to}");
+fn row(width: usize, time: &str, peer: &str, arrow: &str, message: &str, from: &str, to: &str) -> String {
+    let line = format!("{time:<width$}  {peer:<22} {arrow:<4} {message:<34}  {from:<16}  {to}");
     format!("{}\n", plain(line.trim_end()))
 }
 
@@ -96,7 +99,7 @@ fn whole(office: &Office, message: &Value) -> String {
     let text = message["message"].as_str().unwrap_or_default();
     let way = if message["sent"] == true { "to" } else { "from" };
     let head = format!("{} {way} {}", at(office, message), message["remote"].as_str().unwrap_or_default());
-    let lines: String = text.lines().map(|line| format!("  {}\n", plain(line))).collect();
+    let lines: String = text.trim_end().lines().map(|line| format!("  {}\n", plain(line))).collect();
     format!("{head}\n{lines}\n")
 }
 

@@ -45,10 +45,12 @@ fn state(trunk: &TrunkView) -> &'static str {
 
 /// Why it is so.
 fn because(trunk: &TrunkView) -> String {
+    // The state says that already.
+    let because = trunk.because.strip_prefix("down: ").filter(|_| !trunk.up).unwrap_or(&trunk.because);
     match trunk.registration.as_deref().filter(|_| lacks_registration(trunk)) {
         Some(registration) if trunk.up => format!("{registration}; calls are tried all the same"),
-        Some(registration) => format!("{}; {registration}", trunk.because),
-        None => trunk.because.clone(),
+        Some(registration) => format!("{because}; {registration}"),
+        None => because.to_owned(),
     }
 }
 
@@ -68,14 +70,15 @@ mod tests {
                 "not registered",
                 "registration refused: 403 Forbidden; calls are tried all the same",
             ),
-            (false, Some(refused), "down", "up; registration refused: 403 Forbidden"),
+            (false, Some(refused), "down", "no answer; registration refused: 403 Forbidden"),
+            (false, None, "down", "no answer"),
             (true, Some("expired"), "not registered", "expired; calls are tried all the same"),
         ] {
             let trunk = TrunkView {
                 name: "t".to_owned(),
                 up,
                 since: Wall::default(),
-                because: "up".to_owned(),
+                because: if up { "up" } else { "down: no answer" }.to_owned(),
                 registration: registration.map(str::to_owned),
                 calls: 0,
                 uris: Vec::new(),

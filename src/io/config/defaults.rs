@@ -86,7 +86,8 @@ mod tests {
     fn the_reference_s_example_is_valid_but_for_its_secrets() {
         let page = include_str!("../../../docs/configuration.md");
         let example = page.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).map(|(block, _)| block);
-        let report = Config::parse(Path::new("docs.toml"), example.expect("an example")).expect_err("no such secrets");
+        let example = format!("schema = 1\n{}", example.expect("an example"));
+        let report = Config::parse(Path::new("docs.toml"), &example).expect_err("no such secrets");
         let codes: Vec<&str> = report.problems.iter().map(|p| p.code).collect();
         assert_eq!(codes, ["config::secret", "config::secret"], "{}", report.render(false));
     }

@@ -137,13 +137,35 @@ pub fn read(file: u16, text: &str, problems: &mut Vec<Problem>, broken: &mut Vec
         broken.push((file, here + 1));
         // One slip makes an error in every line that it swallows; the first says it.
         if last.is_none_or(|l| here > l + 1) {
-            let help =
-                "this is not TOML; a quote or bracket may be missing here or in the line above (https://toml.io)";
-            problems.push(Problem::error("config::syntax", at, message).help(help));
+            let problem = match text.lines().nth(here).and_then(bare) {
+                Some((word, help)) => {
+                    Problem::error("config::syntax", at, format!("`{word}` is no value in TOML")).help(help)
+                }
+                None => Problem::error("config::syntax", at, message).help(
+                    "this is not TOML; a quote or bracket may be missing here or in the line above (https://toml.io)",
+                ),
+            };
+            problems.push(problem);
         }
         last = Some(here);
     }
     Node { at: Place::new(file, 0..0), value: table_value(file, table.get_ref()) }
+}
+
+/// The word that stands behind `=` without quotes, and what was probably meant by the line.
+fn bare(line: &str) -> Option<(&str, String)> {
+    let (key, value) = line.split_once('=')?;
+    let (key, word) = (key.trim(), value.split('#').next()?.trim());
+    let plain = |c: char| c.is_alphanumeric() || "+-_.:/@*".contains(c);
+    if word.is_empty() || !word.chars().all(plain) || key.contains(['"', '{', '[']) {
+        return None;
+    }
+    let meant = match word.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "true" => "true".to_owned(),
+        "no" | "off" | "false" => "false".to_owned(),
+        _ => format!("\"{word}\""),
+    };
+    Some((word, format!("did you mean `{key} = {meant}`?")))
 }
 
 /// Joins a further file into the first: lists grow, tables are united, a value that stands twice is an error.

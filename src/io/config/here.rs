@@ -51,14 +51,17 @@ fn records(node: &Node) -> bool {
 
 /// A folder that is to be written, or to be made.
 fn folder(path: &Path, key: &str, what: &str, at: Option<Place>, problems: &mut Vec<Problem>) {
-    let Err((where_, error)) = probe(path) else { return };
+    let Err((blocked, error)) = probe(path) else { return };
     let shown = path.display();
     let never = matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::ReadOnlyFilesystem);
     let place = at.unwrap_or_default();
     let (problem, help) = match never {
         true => {
             let why = if error.kind() == io::ErrorKind::NotADirectory { "is no folder" } else { "is read-only" };
-            let what = format!("{what} cannot be written into {shown}: {} {why}", where_.display());
+            let what = match blocked == path {
+                true => format!("{what} cannot be written: {shown} {why}"),
+                false => format!("{what} cannot be written into {shown}: {} {why}", blocked.display()),
+            };
             (Problem::error("config::folder", place, what), format!("name another folder in `{key}`"))
         }
         false => {

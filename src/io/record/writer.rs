@@ -93,7 +93,7 @@ struct Recording {
     due: Instant,
     writes: u32,
     failed: bool,
-    /// What the system said last.
+    /// Why there was no file when it was last tried to make one.
     fault: Option<String>,
 }
 
@@ -178,7 +178,7 @@ impl Writer {
 
 impl Recording {
     fn write(&mut self, until: Instant, samples: &mut Vec<i16>) -> io::Result<()> {
-        let mut result = if self.wav.is_open() { Ok(()) } else { self.wav.reopen() };
+        let mut result = if self.wav.is_open() { Ok(()) } else { self.reopen() };
         loop {
             samples.clear();
             if self.track.drain(until, samples) == 0 {
@@ -191,7 +191,12 @@ impl Recording {
             result = self.wav.flush().and(result);
         }
         self.failed |= result.is_err();
-        self.fault = result.as_ref().err().map(ToString::to_string).or(self.fault.take());
+        result
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let result = self.wav.reopen();
+        self.fault = result.as_ref().err().map(ToString::to_string);
         result
     }
 
@@ -204,7 +209,7 @@ impl Recording {
             self.failed |= self.wav.write(samples).is_err();
         }
         if !self.wav.is_open() {
-            let _ = self.wav.reopen();
+            let _ = self.reopen();
         }
         let mut result = self.track.result();
         result.gaps_ms += 2 * self.wav.missing() * 1000 / u64::from(self.track.rate());
