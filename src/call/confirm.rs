@@ -164,7 +164,7 @@ impl Call {
                 }
             }
             // It may be heard elsewhere from now on.
-            Event::Restated { body } => {
+            Event::Restated { body } | Event::Acked { body: Some(body) } => {
                 self.ask_for_key(legs, cx, key, Some(body));
             }
             // A carrier moves its media, or refreshes its session: we answer for the caller.

@@ -443,6 +443,11 @@ impl Call {
                 self.finish_unanswered(legs, cx, 487, "Request Terminated", None, By::Caller, why, Cause::CallerLeft);
             }
             Event::Offered { body } => self.caller_offers(legs, cx, body.as_ref()),
+            Event::Restated { body } | Event::Acked { body: Some(body) } => {
+                if self.hear(legs, cx, self.a, &body) {
+                    self.attend_caller(legs, cx);
+                }
+            }
             // There is nobody to tell yet.
             Event::Asked { .. } => {
                 if let Some(leg) = legs.get_mut(self.a) {
@@ -455,7 +460,6 @@ impl Call {
             | Event::Acked { .. }
             | Event::OfferAnswered { .. }
             | Event::AskedAnswered { .. }
-            | Event::Restated { .. }
             | Event::Withdrawn
             | Event::Gone => {}
         }

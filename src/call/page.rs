@@ -29,7 +29,6 @@ use crate::media::sound::{CHIME, SoundName};
 use crate::media::{Command, Kind, Port, polycom};
 use crate::policy::page::{self, DIAL, LeftOut, Zone};
 use crate::policy::{Moment, Way, Why};
-use crate::sdp::Session;
 use crate::sdp::session::Format;
 use crate::sip::phrase;
 
@@ -352,7 +351,7 @@ impl Call {
                     self.flow(legs, cx);
                 }
             }
-            Event::Restated { body } => {
+            Event::Restated { body } | Event::Acked { body: Some(body) } => {
                 self.hear(legs, cx, key, &body);
                 self.flow(legs, cx);
             }
@@ -385,7 +384,7 @@ impl Call {
                     self.flow(legs, cx);
                 }
             }
-            Event::Restated { body } => {
+            Event::Restated { body } | Event::Acked { body: Some(body) } => {
                 self.hear(legs, cx, self.a, &body);
                 self.flow(legs, cx);
             }
@@ -436,15 +435,6 @@ impl Call {
         // Whoever comes late hears the rest.
         self.flow(legs, cx);
         self.page_goes_on(legs, cx);
-    }
-
-    /// Takes a description in. Whether it can be used.
-    fn hear(&self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, body: &Bytes) -> bool {
-        let Some(leg) = legs.get_mut(key) else { return false };
-        let source = leg.flow.remote.ip();
-        let Some(end) = leg.end.as_mut() else { return false };
-        let Some(session) = Session::parse(body).ok().filter(|session| end.answers(session)) else { return false };
-        self.at_desk(cx, |desk| end.heard(desk, &session, body, source)).is_ok()
     }
 
     /// A loudspeaker is out.

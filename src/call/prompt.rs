@@ -111,6 +111,12 @@ impl Call {
         if let (Some(voice), Some(told)) = (&mut ringing.voice, end.last_told()) {
             voice.body = told.clone();
         }
+        self.attend_caller(legs, cx);
+    }
+
+    /// What we say to the caller goes where his last description says.
+    pub(super) fn attend_caller(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
+        let Some(end) = legs.get(self.a).and_then(|caller| caller.end.as_ref()) else { return };
         let mut commands = Vec::new();
         end.attend(&mut commands, false);
         commands.into_iter().for_each(|command| cx.switch.media(self.worker, command));

@@ -88,16 +88,17 @@ impl Call {
         codecs: &[Format],
     ) -> bool {
         let Some(leg) = legs.get_mut(key) else { return false };
-        let session = body.and_then(|body| Session::parse(body).ok());
-        let (Some(session), Some(body), Some(end)) = (session, body, leg.end.as_mut()) else {
+        let session = body.map(|body| Session::parse(body).map(|session| (session, body)));
+        let (Some(end), Ok(offer)) = (leg.end.as_mut(), session.transpose()) else {
             leg.answer_offered(cx, 488, "Not Acceptable Here", None);
             return false;
         };
-        if end.repeats(&session) {
+        // Asked for an offer, we say what stands; the answer comes with the ACK (RFC 3261 14.2).
+        let Some((session, body)) = offer.filter(|(session, _)| !end.repeats(session)) else {
             let told = end.last_told().cloned();
             leg.answer_offered(cx, 200, "OK", told.as_ref());
             return false;
-        }
+        };
         let source = leg.flow.remote.ip();
         let standing = end.standing();
         let answer = match end.may_follow(&session) {
@@ -117,6 +118,15 @@ impl Call {
                 false
             }
         }
+    }
+
+    /// Takes a description in. Whether it can be used.
+    pub(super) fn hear(&self, legs: &mut Legs, cx: &mut Cx<'_>, key: LegKey, body: &Bytes) -> bool {
+        let Some(leg) = legs.get_mut(key) else { return false };
+        let source = leg.flow.remote.ip();
+        let Some(end) = leg.end.as_mut() else { return false };
+        let Some(session) = Session::parse(body).ok().filter(|session| end.answers(session)) else { return false };
+        self.at_desk(cx, |desk| end.heard(desk, &session, body, source)).is_ok()
     }
 
     /// Whoever answered by itself hears a tone, and the caller hears nothing of there before that.
