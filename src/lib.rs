@@ -20,7 +20,7 @@
 //! | [`base`] | time that is told, deadlines, the one random source |
 //! | [`sip`] | messages: parser, writer, digest, transports |
 //! | [`sdp`] | session descriptions: offer and answer |
-//! | [`media`] | packets: relay, RTCP, codecs, the timeline of a recording; and what the core tells media workers |
+//! | [`media`] | packets: relay, mix, RTCP, codecs, the timeline of a recording; and what the core tells media workers |
 //! | [`transaction`], [`dialog`] | RFC 3261's state machines |
 //! | [`registrar`] | where phones are, and whether they are who they say |
 //! | [`directory`] | what the operator configured; swapped whole |

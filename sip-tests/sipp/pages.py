@@ -7,7 +7,7 @@ import sqlite3
 
 import lab
 from lab import Sipp
-from office import TONE_A, TONE_B, Baresip, check, eventually, tone_wav
+from office import TONE_A, TONE_B, Baresip, check, eventually, share, tone_wav
 from routes import ends, requests, scenario, traced
 
 # A make: how it calls itself, the header that it understands, and one that is another make's.
@@ -91,6 +91,25 @@ def a_speaker_that_only_rings_is_reported(office_of):
     ends(fanvil, "the Fanvil")
     said = report(office.record())
     check(said == {"extension:601": "answered", "extension:602": "no_answer", "extension:603": "unreachable"}, f"the report says {said}")
+
+
+@scenario(needs=["baresip"])
+def a_page_with_talkback_is_heard_back(office_of):
+    """701: two baresips answer over their loudspeakers at once; the foreman hears both tones and not his own, each of them hears him alone."""
+    office = office_of()
+    tones = {"602": 620, "603": TONE_B}
+    louds = [registered(office, number, tone) for number, tone in tones.items()]
+    foreman = foreman_dials(office, "701")
+    hears(foreman, 5)
+    foreman.hang_up()
+    record = office.record()
+    for loud in louds:
+        loud.hang_up()
+        loud.check_heard(TONE_A, 2.5)
+    samples, rate = foreman.sound()
+    shares = {tone: share(samples[rate * 2:], rate, tone) for tone in (*tones.values(), TONE_A)}
+    check(all(shares[tone] > 0.3 for tone in tones.values()) and shares[TONE_A] < 0.05, f"the foreman heard {shares}")
+    check(report(record) == {f"extension:{n}": "answered" for n in tones}, f"the report says {report(record)}")
 
 
 def kept_open(office):

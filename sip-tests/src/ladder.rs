@@ -18,6 +18,7 @@
 //! 121 <- CANCEL "Call completed elsewhere"      the message holds that text (' stands for a double quote)
 //! carrier-a <- 200
 //! talk carrier-a 122 2s                both hear each other and nobody else
+//! 121 hears 601 and 602 2s             it hears both at once, and nobody else (`given 121 hears many`)
 //! carrier-a hears sound closed.wav     what the server plays (`never heard sound` for the contrary)
 //! 122 -> KEY 1                         a key by RFC 4733; INFO 1, or SOUND 1 for its tones
 //! carrier-a -> BYE
@@ -41,7 +42,8 @@ use strowger::call::record::CallRecord;
 use crate::net::Weather;
 use crate::office;
 use crate::phone::text::{First, Msg, uri_of};
-use crate::phone::{Act, Habit, Invite, Offer, Respond, Seen, Stage, Wire};
+use crate::phone::voice::Tone;
+use crate::phone::{Act, Call, Habit, Invite, Offer, Respond, Seen, Stage, Wire};
 use crate::world::{Health, Subject, World};
 use crate::{MS, SEC, Time};
 
@@ -112,6 +114,7 @@ enum Given {
     Health(Health),
     Forgets,
     Careless,
+    HearsMany,
     Calls(String),
 }
 
@@ -124,6 +127,7 @@ enum Step {
     Wait(Time),
     Talk { a: String, b: String, time: Time },
     OneWay { from: String, to: String, time: Time },
+    Both { of: [String; 2], to: String, time: Time },
     Silent { who: Vec<String>, time: Time },
     Keys { who: String, keys: String },
     Sound { who: String, name: String, heard: bool },
@@ -341,6 +345,7 @@ impl Ladder {
                 Given::Refuses(method, code) => habit.refuse.push((method, code)),
                 Given::Formats(formats) => habit.formats = formats,
                 Given::Careless => habit.careless = true,
+                Given::HearsMany => habit.hears_many = true,
                 Given::Calls(itself) => habit.user_agent = itself,
                 Given::Forgets => habit.keeps_registered = false,
                 Given::Health(_) => {}
@@ -449,6 +454,36 @@ impl Play<'_> {
                 let since = self.world.now;
                 self.world.play(since + time);
                 self.hears(to, from, since)
+            }
+            Step::Both { of: [one, two], to, time } => {
+                let (to, one, two) = (self.node(to)?, self.node(one)?, self.node(two)?);
+                let tones = |w: &World, n: usize| -> Vec<Tone> {
+                    w.nodes[n].phone.calls.iter().map(|c| c.voice.tone).collect()
+                };
+                let (ones, twos) = (tones(&self.world, one), tones(&self.world, two));
+                let mixed = |call: &Call| -> Vec<Tone> {
+                    ones.iter().flat_map(|a| twos.iter().map(|b| a.with(*b, call.voice.payload))).collect()
+                };
+                let hears = |w: &World, since: Time| {
+                    let calls = &w.nodes[to].phone.calls;
+                    calls.iter().any(|c| c.hears_since(since).iter().any(|tone| mixed(c).contains(tone)))
+                };
+                if !fair {
+                    let (since, patience) = (self.world.now, self.world.now + 40 * SEC);
+                    self.world.play_until(patience, |w| hears(w, since + 1));
+                }
+                let since = self.world.now + if fair { 200 * MS } else { 0 };
+                self.world.play(since + time);
+                if !hears(&self.world, since) {
+                    return Err("it does not hear both".into());
+                }
+                for call in &self.world.nodes[to].phone.calls {
+                    let known = [ones.clone(), twos.clone(), mixed(call)].concat();
+                    if let Some(other) = call.hears_since(since).iter().find(|tone| !known.contains(tone)) {
+                        return Err(format!("it hears {other:x?} besides"));
+                    }
+                }
+                Ok(())
             }
             Step::Silent { who, time } => {
                 // What is under way may still arrive.
@@ -951,6 +986,9 @@ fn step(w: &[&str]) -> Result<Step, String> {
             Step::Sound { who: who.to_string(), name: name.to_string(), heard: false }
         }
         [who, "hears", "keys", keys] => Step::Keys { who: who.to_string(), keys: keys.to_string() },
+        [to, "hears", one, "and", two, t] => {
+            Step::Both { of: [one.to_string(), two.to_string()], to: to.to_string(), time: time(t)? }
+        }
         [to, "hears", from, t] => Step::OneWay { from: from.to_string(), to: to.to_string(), time: time(t)? },
         [who, "is", "registered"] => Step::Registered(who.to_string(), true),
         [who, "is", "not", "registered"] => Step::Registered(who.to_string(), false),
@@ -1140,6 +1178,7 @@ fn given(w: &[&str]) -> Result<Given, String> {
         ["is", health] => Given::Health(read_health(health)?),
         ["forgets", "to", "refresh"] => Given::Forgets,
         ["answers", "holds", "carelessly"] => Given::Careless,
+        ["hears", "many"] => Given::HearsMany,
         ["calls", "itself", name] => Given::Calls(name.to_string()),
         _ => return Err("not understood".into()),
     })

@@ -480,6 +480,7 @@ impl World {
                 phone.hear(now, port, &bytes);
                 // Without a relay a fork's losers are heard until they are told, and nobody keeps streams in one piece.
                 if !self.direct
+                    && !phone.habit.hears_many
                     && let Some(call) = phone.calls.iter().rev().find(|c| c.voice.local.port() == port)
                     && let Some(heard) = call.voice.heard.iter().rfind(|h| h.last == now)
                 {

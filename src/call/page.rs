@@ -7,16 +7,16 @@
 //!      '---- nobody hears it: next step --'                                                      '-- BYE, `max`, nobody is left
 //! ```
 //!
-//! The caller's packets leave from the port of every loudspeaker ([`Command::Fan`]), so all speak one G.711 codec and nothing
-//! is mixed; what loudspeakers send goes nowhere, unless a single one may talk back: then the two are joined like any call.
 //! Multicast groups are ports of ours whose peer is the group. Every leg ends with the page; a loudspeaker that is lost drops
-//! out of it. Who hears a page is `policy`'s decision.
+//! out of it. Who hears a page is `policy`'s decision; how it sounds, and who is heard back, stands in `heard`.
+
+mod heard;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bridge::{self, End};
+use super::bridge::End;
 use super::fork::auto_answer;
 use super::journey::LegResult;
 use super::leg::{Dial, Event, Leg, Peer};
@@ -25,7 +25,7 @@ use super::{Call, Cause, Cx, Final, LegKey, Legs, Place, Ringing, State};
 use crate::base::Instant;
 use crate::directory::{Label, Page};
 use crate::media::relay::fan;
-use crate::media::sound::{CHIME, SoundName};
+use crate::media::sound::{BEEP, SoundName};
 use crate::media::{Command, Kind, Port, polycom};
 use crate::policy::page::{self, DIAL, LeftOut, Zone};
 use crate::policy::{Moment, Way, Why};
@@ -47,6 +47,7 @@ pub(super) struct Paging {
     number: Label,
     name: Label,
     chime: bool,
+    /// Loudspeakers are heard by the caller.
     talkback: bool,
     max: Duration,
     /// What everybody speaks.
@@ -113,6 +114,11 @@ impl Paging {
     /// Ports from which it is heard.
     fn ports(&self) -> Vec<Port> {
         self.hearing().map(|(_, port)| port).chain(self.zones.iter().map(|zone| zone.0)).collect()
+    }
+
+    /// Whether the page opens the microphone of somebody's desk phone.
+    fn opens(&self, cx: &Cx<'_>, extension: &str) -> bool {
+        self.talkback && !cx.directory.extension(extension).is_some_and(|extension| extension.paging)
     }
 
     fn is_pending(&self) -> bool {
@@ -196,7 +202,7 @@ impl Call {
             number: page.number.clone(),
             name: page.name.clone(),
             chime: page.chime,
-            talkback: page.talkback && sounds.is_empty() && speakers.len() == 1 && !groups,
+            talkback: page.talkback && sounds.is_empty(),
             max: page.max,
             codec,
             sounds,
@@ -427,12 +433,17 @@ impl Call {
             return self.speaker_over(legs, cx, key, LegResult::Failed, "its answer cannot be used");
         };
         speaker.step = Step::Hears(key, voice.port);
+        let extension = speaker.extension.clone();
+        let opens = matches!(paging.stage, Stage::Speaking { .. }) && paging.opens(cx, &extension);
         self.journey.answered(number);
         if let Stage::Gathering { together: together @ None, .. } = &mut paging.stage {
             *together = Some(cx.now.mono + TOGETHER);
             cx.switch.arm_call(cx.now.mono + TOGETHER, self.key);
         }
-        // Whoever comes late hears the rest.
+        // Whoever comes late hears the rest; its microphone opens with a sound all the same.
+        if opens {
+            self.play(cx, voice.port, vec![SoundName::from(BEEP)]);
+        }
         self.flow(legs, cx);
         self.page_goes_on(legs, cx);
     }
@@ -483,93 +494,6 @@ impl Call {
         }
         self.next_stage(legs, cx);
         self.show(legs, cx);
-    }
-
-    /// The caller is answered, the chime sounds everywhere at once, and then its voice.
-    fn speak(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
-        let State::Paging(paging) = &mut self.state else { return };
-        let codec = std::slice::from_ref(&paging.codec);
-        if let Some(caller) = legs.get_mut(self.a).filter(|caller| !caller.is_up()) {
-            let Some(answer) = caller.end.as_mut().and_then(|end| end.answer(codec)) else {
-                let words = "no answer to the caller's offer".to_owned();
-                return self.end_page(legs, cx, None, By::System, Some(words));
-            };
-            let variant = paging.back.variants;
-            caller.accept(cx, variant, Some(&answer));
-        }
-        let until = cx.now.mono + paging.max;
-        paging.stage = Stage::Speaking { until };
-        cx.switch.arm_call(until, self.key);
-        let ports = paging.ports();
-        let words = format!("page {} ({}) is heard in {} places", paging.number, paging.name, ports.len());
-        self.paged = Some(paging.number.clone());
-        self.journey.enter(cx.now, PhaseKind::Page, &words);
-        paging.zones.iter().for_each(|zone| self.journey.answered(zone.1));
-        // No desk phone's microphone opens without a sound (INTERFACE, Auto-answer).
-        let is_desk = |number: &Label| !cx.directory.extension(number).is_some_and(|extension| extension.paging);
-        let opens = paging.talkback && paging.speakers.iter().any(|speaker| is_desk(&speaker.extension));
-        let chime = (paging.chime || opens).then(|| SoundName::from(CHIME));
-        let sounds: Vec<SoundName> = chime.into_iter().chain(paging.sounds.iter().cloned()).collect();
-        if !paging.sounds.is_empty() {
-            paging.playing.clone_from(&ports);
-        }
-        // The caller hears the chime too, and knows when to speak.
-        let own = legs.get(self.a).and_then(|leg| Some(leg.end.as_ref()?.voice()?.port));
-        self.flow(legs, cx);
-        if sounds.is_empty() {
-            return self.show(legs, cx);
-        }
-        for port in ports.into_iter().chain(own) {
-            self.play(cx, port, sounds.clone());
-        }
-        self.show(legs, cx);
-    }
-
-    fn play(&self, cx: &mut Cx<'_>, port: Port, sounds: Vec<SoundName>) {
-        let State::Paging(paging) = &self.state else { return };
-        let (codec, payload_type) = (paging.codec.codec(), paging.codec.payload);
-        cx.switch.media(self.worker, Command::Play { port, sounds, codec, payload_type, repeat: false });
-    }
-
-    /// Packets flow as the last descriptions say, once the page is spoken.
-    fn flow(&mut self, legs: &mut Legs, cx: &mut Cx<'_>) {
-        let State::Paging(paging) = &self.state else { return };
-        if !matches!(paging.stage, Stage::Speaking { .. }) {
-            return;
-        }
-        let mut commands = Vec::new();
-        let only = paging.hearing().next().filter(|_| paging.talkback);
-        match only.and_then(|(key, _)| legs.get_disjoint_mut([self.a, key])) {
-            Some([a, b]) => {
-                if let (Some(a), Some(b)) = (a.end.as_mut(), b.end.as_mut()) {
-                    bridge::link(&mut commands, a, b, true);
-                }
-            }
-            None => {
-                for (key, _) in paging.hearing() {
-                    if let Some(end) = legs.get(key).and_then(|leg| leg.end.as_ref()) {
-                        end.attend(&mut commands, false);
-                    }
-                }
-                if let Some(end) = legs.get(self.a).and_then(|leg| leg.end.as_ref()) {
-                    end.attend(&mut commands, true);
-                    let from = end.voice().map(|voice| voice.port);
-                    let (payload_type, to) = (paging.codec.payload, paging.ports());
-                    commands.extend(from.map(|from| Command::Fan { from, payload_type, to }));
-                }
-            }
-        }
-        commands.into_iter().for_each(|command| cx.switch.media(self.worker, command));
-    }
-
-    /// A sound was played to its end; a page of a file is over when that was heard everywhere.
-    pub(super) fn page_played(&mut self, legs: &mut Legs, cx: &mut Cx<'_>, port: Port) {
-        let State::Paging(paging) = &mut self.state else { return };
-        let before = paging.playing.len();
-        paging.playing.retain(|p| *p != port);
-        if before > 0 && paging.playing.is_empty() {
-            self.end_page(legs, cx, None, By::System, Some("it was played".to_owned()));
-        }
     }
 
     /// An emergency page wants the phone of an extension: it leaves this call, which goes on without it if it can.

@@ -16,7 +16,7 @@ pub struct Page {
     pub name: Label,
     /// Who hears it, in file order.
     pub members: Vec<Member>,
-    /// The loudspeaker can be talked back from.
+    /// Loudspeakers and phones can be talked back from; groups of listeners cannot.
     pub talkback: bool,
     /// It lasts so long at most.
     pub max: Duration,

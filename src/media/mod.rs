@@ -4,6 +4,7 @@
 pub mod codec;
 pub mod dtmf;
 pub mod ear;
+pub mod mix;
 pub mod packet;
 pub mod polycom;
 pub mod prompt;
@@ -169,7 +170,7 @@ pub enum Command {
         /// RTP clock of the main payload, in Hz.
         clock: u32,
     },
-    /// An announcement: what arrives at `from` leaves from each of `to`, and what arrives there goes nowhere. Replaces links.
+    /// An announcement: what arrives at `from` leaves from each of `to`; what arrives there goes nowhere, or `back`. Replaces links.
     Fan {
         /// Who speaks.
         from: Port,
@@ -177,6 +178,8 @@ pub enum Command {
         payload_type: u8,
         /// Who hears it.
         to: Vec<Port>,
+        /// The G.711 codec of that type, if what arrives at `to` is mixed and leaves from `from`.
+        back: Option<Codec>,
     },
     /// The peer of a port is a Polycom group: alerts begin now, and the port's end is told it before [`Output::Closed`].
     Polycom {

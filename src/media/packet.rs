@@ -114,6 +114,29 @@ impl Sender {
     }
 }
 
+/// Timestamps of packets of our own within a stream that carries others too: from where it stood when we began to speak.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Spurt(Option<u32>);
+
+impl Spurt {
+    /// The timestamp of the present packet. `anew` says where the stream stands if this one has to begin; then it is the first of a
+    /// talk spurt.
+    pub fn stamp(&mut self, anew: impl FnOnce() -> u32) -> (u32, bool) {
+        let begins = self.0.is_none();
+        (*self.0.get_or_insert_with(anew), begins)
+    }
+
+    /// The present packet is over, in units of the payload's clock.
+    pub fn advance(&mut self, ticks: u32) {
+        self.0 = self.0.map(|timestamp| timestamp.wrapping_add(ticks));
+    }
+
+    /// We pause: the next packet begins anew.
+    pub fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Codec;
+use super::packet::Spurt;
 use super::sound::{Sound, TICKS};
 use crate::base::Instant;
 
 /// Length of one packet.
 pub const PACKET: Duration = Duration::from_millis(20);
 /// Who could not be asked for packets for so long goes on from there: a listener is never sent a heap of old packets.
-const MAX_LATE: Duration = Duration::from_millis(200);
+pub const MAX_LATE: Duration = Duration::from_millis(200);
 
 /// What a port says.
 #[derive(Debug)]
@@ -24,10 +25,7 @@ pub struct Prompt {
     /// Which sound, and which packet of it.
     at: (usize, usize),
     due: Instant,
-    /// The timestamp that its first packet had or would have had; none where the stream must begin anew.
-    base: Option<u32>,
-    /// Packets since then.
-    count: u32,
+    spurt: Spurt,
 }
 
 impl Prompt {
@@ -40,7 +38,8 @@ impl Prompt {
         repeat: bool,
     ) -> Option<Box<Prompt>> {
         let audible = sounds.iter().any(|sound| sound.frame(codec, 0).is_some());
-        let prompt = Prompt { sounds, codec, payload_type, repeat, at: (0, 0), due: now, base: None, count: 0 };
+        let spurt = Spurt::default();
+        let prompt = Prompt { sounds, codec, payload_type, repeat, at: (0, 0), due: now, spurt };
         audible.then(|| Box::new(prompt))
     }
 
@@ -52,7 +51,8 @@ impl Prompt {
     /// The payload that is due at `now`; none: it is over. Follow with [`Prompt::advance`].
     pub fn frame(&mut self, now: Instant) -> Option<&[u8]> {
         if now.since(self.due) > MAX_LATE {
-            (self.due, self.base) = (now, None);
+            self.due = now;
+            self.spurt.end();
         }
         for _ in 0..=self.sounds.len() {
             let (sound, frame) = self.at;
@@ -69,20 +69,13 @@ impl Prompt {
     /// The timestamp of the present packet. `anew` says where the stream stands if this prompt has to begin it; then the
     /// packet is the first of a talk spurt.
     pub fn timestamp(&mut self, anew: impl FnOnce() -> u32) -> (u32, bool) {
-        match self.base {
-            Some(base) => (base.wrapping_add(self.count.wrapping_mul(TICKS)), false),
-            None => {
-                let base = anew();
-                (self.base, self.count) = (Some(base), 0);
-                (base, true)
-            }
-        }
+        self.spurt.stamp(anew)
     }
 
     /// The present packet is sent, or could not be.
     pub fn advance(&mut self) {
         self.at.1 += 1;
-        self.count = self.count.wrapping_add(1);
+        self.spurt.advance(TICKS);
         self.due = self.due + PACKET;
     }
 }

@@ -10,10 +10,11 @@
 //! numbers show through by constant offsets, so loss and jitter stay visible. Payload types are translated by a table.
 //!
 //! **Where we speak ourselves** ([`Command::Play`]), [`Relay::speak`] makes the packets: they are numbered like those of any
-//! other source, so the peer hears prompt, bridge and the next prompt as one stream.
+//! other source, so the peer hears prompt, bridge and the next prompt as one stream. So are those of a mix ([`super::mix`]).
 //!
 //! No allocation, no lock, no clock here: [`Relay::packet`] is what `io::relay` calls per packet.
 
+mod back;
 pub mod fan;
 
 use std::collections::VecDeque;
@@ -72,6 +73,8 @@ pub enum Verdict {
     },
     /// It leaves from many ports: see [`Relay::fan`].
     Fan,
+    /// It is taken into a mix: see [`Relay::speak`].
+    Mixed,
     /// It goes no further.
     Drop(Dropped),
 }
@@ -82,6 +85,7 @@ impl Verdict {
         match self {
             Verdict::Forward { .. }
             | Verdict::Fan
+            | Verdict::Mixed
             | Verdict::Drop(Dropped::Unlinked | Dropped::Muted | Dropped::Nowhere) => true,
             Verdict::Drop(Dropped::Closed | Dropped::Stranger | Dropped::Unproven | Dropped::Malformed) => false,
         }
@@ -131,6 +135,8 @@ pub struct Relay {
     speakers: VecDeque<u16>,
     /// Ends that speak to a group with alerts and ends.
     zones: Vec<u16>,
+    /// Ends whose peer hears a mix.
+    backs: Vec<u16>,
 }
 
 impl Default for Relay {
@@ -143,6 +149,7 @@ impl Default for Relay {
             sounds: Arc::default(),
             speakers: VecDeque::new(),
             zones: Vec::new(),
+            backs: Vec::new(),
         }
     }
 }
@@ -181,7 +188,7 @@ impl Relay {
                     end.expect = expect;
                 }
             }
-            Command::Fan { from, payload_type, to } => self.announce(from, payload_type, &to),
+            Command::Fan { from, payload_type, to, back } => self.announce(from, payload_type, &to, back),
             Command::Polycom { port, channel, name } => self.alert(now, port, channel, &name),
             Command::Close { port } if self.lingers(now, port) => {}
             Command::Close { port } => {
@@ -211,7 +218,7 @@ impl Relay {
 
     /// The next packet of ours that is due, written to the front of `buffer`: to be sent at once. To be asked until there is none.
     pub fn speak(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Spoken> {
-        if let Some(spoken) = self.signal(now, buffer) {
+        if let Some(spoken) = self.signal(now, buffer).or_else(|| self.mixed(now, buffer)) {
             return Some(spoken);
         }
         loop {
@@ -239,7 +246,7 @@ impl Relay {
     /// When [`Relay::speak`] will have something.
     pub fn speaks_at(&self) -> Option<Instant> {
         let speaker = self.speakers.front().and_then(|slot| self.ends[usize::from(*slot)].as_ref()?.speaks_at());
-        speaker.into_iter().chain(self.signals_at()).min()
+        speaker.into_iter().chain(self.signals_at()).chain(self.mixed_at()).min()
     }
 
     /// Takes one packet, which may be patched in place. It must be sent at once and unchanged if the verdict is to forward it.
@@ -338,7 +345,15 @@ impl Relay {
             let heard = header.payload_type == end.fan_payload;
             return if heard { Ok(Verdict::Fan) } else { Err(Dropped::Muted) };
         }
-        let to = end.link.ok_or(Dropped::Unlinked)?;
+        let Some(to) = end.link else {
+            let back = end.heard_from.filter(|_| end.prompt.is_none());
+            let (Some(header), Some(to)) = (header, back) else { return Err(Dropped::Unlinked) };
+            let payload = &packet[header.start..header.end];
+            return match self.talk_back(now, usize::from(to), from, &header, payload) {
+                true => Ok(Verdict::Mixed),
+                false => Err(Dropped::Unlinked),
+            };
+        };
         let [Some(end), Some(far)] = self.pair(from, usize::from(to)) else { return Err(Dropped::Unlinked) };
         // RTCP goes on while a stream is held (RFC 3264 5.1): whoever hears nothing at all gives the call up.
         if (!far.send || far.prompt.is_some()) && !arrival.rtcp {
@@ -374,6 +389,7 @@ impl Relay {
             self.leave_fan(slot);
             self.zones.retain(|zone| usize::from(*zone) != slot);
             self.speakers.retain(|speaker| usize::from(*speaker) != slot);
+            self.backs.retain(|back| usize::from(*back) != slot);
             self.ends[slot] = Some(end);
             return;
         }
@@ -395,6 +411,7 @@ impl Relay {
         self.leave_fan(slot);
         self.zones.retain(|zone| usize::from(*zone) != slot);
         self.speakers.retain(|speaker| usize::from(*speaker) != slot);
+        self.backs.retain(|back| usize::from(*back) != slot);
         self.index[usize::from(port.0)] = 0;
         self.free.push(slot as u16);
         self.ends[slot].take().map(|end| end.stats())
@@ -484,6 +501,8 @@ struct End {
     fan_payload: u8,
     /// The end whose peer this one's peer hears.
     heard_from: Option<u16>,
+    /// What those who hear this one's peer say to it.
+    back: Option<Box<back::Back>>,
     /// The Polycom group that this end speaks to.
     zone: Option<Box<fan::Zone>>,
     map: SmallVec<[PtMap; 4]>,
@@ -515,6 +534,7 @@ impl End {
             fan: Vec::new(),
             fan_payload: 0,
             heard_from: None,
+            back: None,
             zone: None,
             map: SmallVec::new(),
             send: false,

@@ -38,6 +38,8 @@ pub struct Habit {
     pub careless: bool,
     /// What it calls itself.
     pub user_agent: String,
+    /// It may hear several at once: it speaks over loudspeakers that talk back.
+    pub hears_many: bool,
     /// Status for in-dialog requests instead of 200, e.g. 488 for a re-INVITE.
     pub refuse: Vec<(String, u16)>,
 }
@@ -61,6 +63,7 @@ impl Default for Habit {
             keeps_registered: true,
             careless: false,
             user_agent: "Tin Can 1.0".into(),
+            hears_many: false,
             refuse: Vec::new(),
         }
     }

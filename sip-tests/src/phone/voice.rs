@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use strowger::media::Codec;
-use strowger::media::codec::Encoder;
+use strowger::media::codec::{self, Encoder};
 
 use super::sdp::Direction;
 use crate::{MS, Time, sounds};
@@ -12,6 +12,18 @@ use crate::{MS, Time, sounds};
 /// Whose voice it is: the phone's index and its call's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Tone(pub u32);
+
+impl Tone {
+    /// What two sound like at once in G.711 of this payload type: the server adds them up, sample by sample.
+    pub fn with(self, other: Tone, payload: u8) -> Tone {
+        let both = |a: u8, b: u8| match payload {
+            0 => codec::to_ulaw(codec::ulaw(a).saturating_add(codec::ulaw(b))),
+            _ => codec::to_alaw(codec::alaw(a).saturating_add(codec::alaw(b))),
+        };
+        let (own, others) = (self.0.to_be_bytes(), other.0.to_be_bytes());
+        Tone(u32::from_be_bytes(std::array::from_fn(|n| both(own[n], others[n]))))
+    }
+}
 
 /// Packet time.
 const FRAME: Time = 20 * MS;

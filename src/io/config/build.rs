@@ -306,7 +306,7 @@ impl Builder<'_> {
         Some(Mobile { number: view.number("number")?, after, confirm })
     }
 
-    fn page(&mut self, v: View<'_>) -> Option<Page> {
+    fn page(&self, v: View<'_>) -> Option<Page> {
         let number = v.text("number")?;
         let member = |text: &Label| match Parsed::read(text) {
             Ok(Parsed::Named(Named::Extension, number, _)) => Some(Member::Extension(number.into())),
@@ -316,19 +316,11 @@ impl Builder<'_> {
             Ok(Parsed::Polycom(group, channel)) => Some(Member::Polycom { group, channel }),
             _ => None,
         };
-        let members: Vec<Member> = v.texts("members").iter().filter_map(member).collect();
-        let mut talkback = v.text("mode").as_deref() == Some("talkback");
-        if talkback && !matches!(members[..], [Member::Extension(_)]) {
-            talkback = false;
-            if let Some(mode) = v.own("mode") {
-                let what = format!("talkback of page {number} with more than one extension: it is one-way");
-                self.not_yet.push((mode.at, what));
-            }
-        }
+        let members = v.texts("members").iter().filter_map(member).collect();
         Some(Page {
             name: v.text("name").unwrap_or_else(|| number.clone()),
             members,
-            talkback,
+            talkback: v.text("mode").as_deref() == Some("talkback"),
             max: v.duration("max").unwrap_or_default(),
             chime: v.bool("chime"),
             emergency: v.text("priority").as_deref() == Some("emergency"),

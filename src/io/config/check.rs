@@ -35,6 +35,7 @@ pub fn across(
     trunks(root, problems);
     numbers(root, problems);
     people(root, problems);
+    pages(root, problems);
     times(root, problems);
     dialled::check(root, problems);
     reach::check(root, &names.somebody(), problems);
@@ -247,6 +248,24 @@ fn people(root: &Node, problems: &mut Vec<Problem>) {
         let problem = Problem::error("config::bad_value", digest.at, "without a digest nobody can prove who he is")
             .label("empty");
         problems.push(problem.help("write [\"md5\", \"sha-256\"]"));
+    }
+}
+
+/// Whoever listens to a group has no way back.
+fn pages(root: &Node, problems: &mut Vec<Problem>) {
+    for page in tables(root, "page").iter().filter(|page| text(page, "mode") == Some("talkback")) {
+        for (node, target) in texts(page, "members") {
+            if matches!(Parsed::read(target), Ok(Parsed::Multicast(_) | Parsed::Polycom(..))) {
+                let what = format!("who listens to `{target}` cannot talk back");
+                let mut problem = Problem::warning("config::one_way", node.at, what).label("one-way by nature");
+                if let Some(mode) = page.get("mode") {
+                    problem = problem.other(mode.at, "the page's other members can");
+                }
+                problems.push(
+                    problem.help("name a loudspeaker that is to be heard as an extension; else nothing is wrong"),
+                );
+            }
+        }
     }
 }
 

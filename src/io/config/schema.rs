@@ -803,7 +803,12 @@ static PAGE: Section = Section {
         required("number", Kind::Extension, "\"700\"", "what is dialled"),
         required("name", Kind::Name, "\"Shop floor\"", "its name"),
         required("members", Kind::Some(&Kind::Target(Targets::Member)), "[\"extension:121\"]", "who hears it"),
-        default("mode", Kind::Choice(&["one-way", "talkback"]), "\"one-way\"", "whether they can answer"),
+        default(
+            "mode",
+            Kind::Choice(&["one-way", "talkback"]),
+            "\"one-way\"",
+            "talkback: whoever speaks hears them all; groups of multicast and Polycom only listen",
+        ),
         default("max", Kind::Duration, "\"2m\"", "longest announcement"),
         default("chime", Kind::Bool, "true", "a tone first"),
         default(

@@ -456,6 +456,23 @@ fn a_circle_that_opening_hours_may_open_and_a_glob_without_a_match_are_no_errors
 }
 
 #[test]
+fn a_page_with_talkback_says_who_cannot_talk_back() {
+    let page = |mode: &str| {
+        let members =
+            "members = [\"extension:121\", \"multicast:239.255.70.0:10000\", \"polycom:224.0.1.116:5001/25\"]";
+        format!(
+            "{GOOD}[[page]]\nnumber = \"700\"\nname = \"Shop\"\nallow = [\"extension:121\"]\n{members}\nmode = \"{mode}\"\n"
+        )
+    };
+    for (mode, want) in [("one-way", 0), ("talkback", 2)] {
+        let config = Config::parse(Path::new("test.toml"), &page(mode)).expect("only warnings");
+        let told: Vec<_> = config.report.problems.iter().map(|p| (p.code, p.severity)).collect();
+        assert_eq!(told, vec![("config::one_way", Severity::Warning); want], "{mode}");
+        assert_eq!(config.directory.pages[0].talkback, mode == "talkback");
+    }
+}
+
+#[test]
 fn the_office_is_accepted_as_it_stands() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/office.toml");
     let config = Config::load(&path).unwrap_or_else(|r| panic!("{}", r.render(false)));

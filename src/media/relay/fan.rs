@@ -8,7 +8,7 @@ use super::{Relay, Spoken};
 use crate::base::Instant;
 use crate::media::packet::Header;
 use crate::media::polycom::{self, ALERTS, ENDS, GAP};
-use crate::media::{Output, Port};
+use crate::media::{Codec, Output, Port};
 
 /// Ports that hear one announcement at most.
 pub const MAX_FAN: usize = 256;
@@ -69,8 +69,8 @@ impl Relay {
         Some(Spoken { port: far.port, to: target, length })
     }
 
-    /// What arrives at `from` in that payload type leaves from each of `to`, from now on.
-    pub(super) fn announce(&mut self, from: Port, payload_type: u8, to: &[Port]) {
+    /// What arrives at `from` in that payload type leaves from each of `to`, from now on; what they say in this codec goes back.
+    pub(super) fn announce(&mut self, from: Port, payload_type: u8, to: &[Port], back: Option<Codec>) {
         let Some(slot) = self.slot(from) else { return };
         self.unlink(slot);
         self.silence_fan(slot);
@@ -88,6 +88,7 @@ impl Relay {
                 far.heard_from = Some(slot as u16);
             }
         }
+        self.hear_back(slot, back);
     }
 
     /// The port takes no part in an announcement any more.
@@ -96,6 +97,7 @@ impl Relay {
         let from = self.ends[slot].as_mut().and_then(|end| end.heard_from.take());
         if let Some(end) = from.and_then(|from| self.ends[usize::from(from)].as_mut()) {
             end.fan.retain(|to| usize::from(*to) != slot);
+            end.hear_fan();
         }
     }
 
@@ -248,7 +250,7 @@ mod tests {
     fn what_one_says_all_hear_each_in_a_stream_of_its_own() {
         let mut world = World::new();
         assert_eq!(world.talk(), []);
-        world.tell(Command::Fan { from: FROM, payload_type: 0, to: vec![ONE, TWO, FROM] });
+        world.tell(Command::Fan { from: FROM, payload_type: 0, to: vec![ONE, TWO, FROM], back: None });
         let mut last = None;
         for _ in 0..5 {
             let sent = world.talk();
@@ -279,7 +281,7 @@ mod tests {
     #[test]
     fn who_listens_is_not_heard() {
         let mut world = World::new();
-        world.tell(Command::Fan { from: FROM, payload_type: 0, to: vec![ONE, TWO] });
+        world.tell(Command::Fan { from: FROM, payload_type: 0, to: vec![ONE, TWO], back: None });
         let mut packet = Sender::new(9, 1, 1).packet(0, false, b"from a loudspeaker");
         let arrival = Arrival { port: ONE, rtcp: false, from: at(ONE) };
         let now = world.now();
@@ -290,7 +292,7 @@ mod tests {
     fn a_polycom_group_hears_alerts_sound_and_ends() {
         let mut world = World::new();
         world.tell(Command::Polycom { port: ONE, channel: 25, name: "Foreman".into() });
-        world.tell(Command::Fan { from: FROM, payload_type: 0, to: vec![ONE] });
+        world.tell(Command::Fan { from: FROM, payload_type: 0, to: vec![ONE], back: None });
         assert_eq!(world.talk(), [], "the sound waits for the alerts");
         let mut buffer = [0; 2048];
         let mut signals = |world: &mut World, ms: u64| {
