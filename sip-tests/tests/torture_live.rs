@@ -1,7 +1,7 @@
 //! The messages of RFC 4475 (SIP torture tests) and RFC 5118 (IPv6) sent to a running server over UDP and TCP. The answer is compared with
 //! the CSV that lies beside the messages, and after each of them the server must still answer OPTIONS.
 //!
-//! Needs a built `strowger` (`STROWGER_BIN`, else the newest of target/{release,debug}) and the messages (`STROWGER_DATA`, else
+//! Needs a built `strowger` (`STROWGER_BIN`, else the newest of target/{release,gate,debug}) and the messages (`STROWGER_DATA`, else
 //! ../shared/data). Without them the tests say so and pass, unless `STROWGER_NO_SKIP` is set. What must hold beyond the answer (bindings kept,
 //! nothing forwarded) is the business of the ladders.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -521,7 +521,7 @@ fn strowger() -> Option<PathBuf> {
     // This test lies in target/PROFILE/deps.
     let here = std::env::current_exe().ok()?;
     let target = here.ancestors().nth(3)?;
-    let found = ["release", "debug"].map(|profile| target.join(profile).join("strowger"));
+    let found = ["release", "gate", "debug"].map(|profile| target.join(profile).join("strowger"));
     let age = |path: &PathBuf| fs::metadata(path).and_then(|m| m.modified()).ok();
     found.into_iter().filter(|path| path.exists()).max_by_key(age)
 }

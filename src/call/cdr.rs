@@ -14,9 +14,10 @@ impl Call {
         self.ended_at = Some(now);
     }
 
-    /// The record.
-    pub fn record(&self) -> CallRecord {
+    /// The record. It takes with it what nobody asks a call for that is over.
+    pub(super) fn record(&mut self) -> CallRecord {
         let now = self.ended_at.unwrap_or_default();
+        let outcome = self.outcome(now);
         let (journey, sums, ended_at) = self.journey.finish(now);
         let started_at = self.journey.started_at();
         let paged = self.paged.as_ref().map(|page| format!("page:{page}"));
@@ -28,10 +29,10 @@ impl Call {
             started_at,
             answered_at: self.journey.first_answered().map(ms),
             ended_at,
-            caller: self.caller.clone(),
-            called: self.called.clone(),
+            caller: std::mem::take(&mut self.caller),
+            called: std::mem::take(&mut self.called),
             shown: self.shown.clone(),
-            outcome: self.outcome(now),
+            outcome,
             answered_by: self.answered_by.as_ref().map(Peer::to_string).or(paged),
             branch: self.branch.as_deref().map(str::to_owned),
             trunk: self.trunk.as_deref().map(str::to_owned),
@@ -44,11 +45,11 @@ impl Call {
                 reason: end.reason.clone(),
             }),
             journey,
-            recordings: self.recording.as_deref().cloned().into_iter().collect(),
-            tags: self.tags.clone(),
+            recordings: self.recording.take().map(|entry| *entry).into_iter().collect(),
+            tags: std::mem::take(&mut self.tags),
             note: None,
             kind: None,
-            explain: self.plan.why.clone(),
+            explain: std::mem::take(&mut self.plan.why),
         }
     }
 

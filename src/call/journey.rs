@@ -180,13 +180,14 @@ impl Journey {
         self.phases.iter().find(|p| matches!(p.kind, PhaseKind::Talk | PhaseKind::Page)).map(|p| p.at_ms)
     }
 
-    /// The finished journey.
-    pub fn finish(&self, now: Now) -> (Vec<Phase>, Sums, Wall) {
+    /// The finished journey, which takes the reasons with it.
+    pub fn finish(&mut self, now: Now) -> (Vec<Phase>, Sums, Wall) {
         let end = self.offset(now.mono);
         let mut sums = Sums::default();
         let mut phases = Vec::with_capacity(self.phases.len());
-        for (i, run) in self.phases.iter().enumerate() {
+        for i in 0..self.phases.len() {
             let until = self.phases.get(i + 1).map_or(end, |next| next.at_ms);
+            let run = &mut self.phases[i];
             let length = until - run.at_ms;
             match run.kind {
                 // Whoever speaks on a page talks.
@@ -201,13 +202,9 @@ impl Journey {
                 | PhaseKind::Transfer
                 | PhaseKind::Park => sums.wait += length,
             }
-            phases.push(Phase {
-                phase: run.kind,
-                at: self.wall_of(run.at_ms),
-                until: self.wall_of(until),
-                why: run.why.clone(),
-                who: self.who(run.at_ms, until, end),
-            });
+            let (phase, from, why) = (run.kind, run.at_ms, std::mem::take(&mut run.why));
+            let who = self.who(from, until, end);
+            phases.push(Phase { phase, at: self.wall_of(from), until: self.wall_of(until), why, who });
         }
         (phases, sums, self.wall_of(end))
     }
@@ -226,7 +223,9 @@ impl Journey {
             result: leg.result.as_str().to_owned(),
             why: leg.why.clone(),
         };
-        self.legs.iter().enumerate().filter(|(_, leg)| in_phase(leg)).map(who).collect()
+        let mut all = Vec::with_capacity(self.legs.len());
+        all.extend(self.legs.iter().enumerate().filter(|(_, leg)| in_phase(leg)).map(who));
+        all
     }
 
     fn offset(&self, at: Instant) -> u64 {

@@ -5,6 +5,7 @@
 pub mod calendar;
 pub mod contacts;
 pub mod country;
+pub mod gate;
 mod hook;
 pub mod number;
 pub mod numbering;
@@ -29,6 +30,7 @@ use crate::sip::transport::Transport;
 pub use calendar::Calendar;
 pub use contacts::{Contact, Contacts};
 pub use country::Country;
+use gate::{Candidate, Gate};
 pub use hook::{Hook, Shape};
 pub use number::{E164, Prefix};
 pub use numbering::{Numbering, Place};
@@ -97,9 +99,9 @@ struct Index {
     trunk: Map<Label, usize>,
     queue: Map<Label, usize>,
     /// Routes that a call for this number may take, as far as `number` and `campaign` say.
-    lines: Map<E164, Box<[usize]>>,
+    lines: Map<E164, Box<[Candidate]>>,
     /// Routes for whatever is called.
-    any_line: Box<[usize]>,
+    any_line: Box<[Candidate]>,
     /// What the trail calls each route.
     rules: Box<[Label]>,
 }
@@ -155,8 +157,11 @@ impl Directory {
         index.number.extend(self.numbers.iter().enumerate().map(|(i, n)| (n.e164, i)));
         index.trunk.extend(self.trunks.iter().enumerate().map(|(i, t)| (t.name.clone(), i)));
         index.queue.extend(self.queues.iter().enumerate().map(|(i, q)| (q.name.clone(), i)));
-        let routes =
-            |is: &dyn Fn(&When) -> bool| (0..self.routes.len()).filter(|i| is(&self.routes[*i].when)).collect();
+        let gate = |when| Gate::of(when, &self.calendars);
+        let routes = |is: &dyn Fn(&When) -> bool| {
+            let whens = self.routes.iter().map(|r| &r.when).enumerate().filter(|(_, when)| is(when));
+            whens.map(|(i, when)| Candidate { route: i as u32, gate: gate(when) }).collect()
+        };
         for number in &self.numbers {
             let ran = |when: &When| number.campaign.as_ref().is_some_and(|c| when.campaign.contains(c));
             let is = |when: &When| {
@@ -171,11 +176,16 @@ impl Directory {
         self
     }
 
-    /// The routes that a call for this number may take, in file order, as far as the number and its campaign decide; and what the
-    /// trail calls each.
-    pub fn routes_for(&self, called: E164) -> impl ExactSizeIterator<Item = (&Route, &Label)> {
+    /// The routes that a call for this number may take, in file order, as far as the number and its campaign decide: the gate of each,
+    /// and its place for [`Directory::route`].
+    pub fn routes_for(&self, called: E164) -> impl ExactSizeIterator<Item = (Gate, usize)> {
         let line = self.index.lines.get(&called).unwrap_or(&self.index.any_line);
-        line.iter().map(|&i| (&self.routes[i], &self.index.rules[i]))
+        line.iter().map(|candidate| (candidate.gate, candidate.route as usize))
+    }
+
+    /// The route in this place of the list, and what the trail calls it.
+    pub fn route(&self, place: usize) -> (&Route, &Label) {
+        (&self.routes[place], &self.index.rules[place])
     }
 
     /// The extension with this number.

@@ -5,6 +5,8 @@
 //! No library of numbering metadata stands behind it: which lengths a country's numbers may have decides nothing here, and what
 //! does decide (zone 7 in all its spellings, each trunk's own habits) no such library knows.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use super::country::Country;
@@ -65,6 +67,10 @@ impl From<Option<Country>> for Dialect {
 impl Reading {
     /// Reads a text: the user part of a SIP or tel URI (decoded, with its parameters), a cell of a file, what was dialled.
     pub fn of(text: &str, dialect: impl Into<Dialect>) -> Reading {
+        // What carriers and phones send most: nothing that people put between, before or behind the digits.
+        if let Some(plain) = Written::plain(text) {
+            return plain.read(None, None, dialect.into());
+        }
         let text = text.trim().trim_matches(['"', '<', '>', '\'']).trim();
         if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
             return Reading::Malformed;
@@ -93,22 +99,8 @@ impl Reading {
                 _ => {}
             }
         }
-        let Some(Written { digits, plus }) = Written::of(body) else { return Reading::Malformed };
-        if digits.iter().all(|d| *d == b'0') {
-            // Networks send zeros for a number that is withheld or was lost on the way.
-            return if digits.is_empty() || plus { Reading::Malformed } else { Reading::Anonymous };
-        }
-        let dialect = dialect.into();
-        let number = match context.filter(|_| !plus).map(|c| Written::of(c).map(|c| c.digits)) {
-            Some(None) => None,
-            Some(Some(mut whole)) => {
-                whole.extend_from_slice(&digits);
-                international(&whole, dialect)
-            }
-            None if plus => international(&digits, dialect),
-            None => bare(&digits, dialect),
-        };
-        number.map_or(Reading::Malformed, |number| Reading::Number(number, suffix))
+        let Some(written) = Written::of(body) else { return Reading::Malformed };
+        written.read(context, suffix, dialect.into())
     }
 
     /// The number, if it is one.
@@ -158,9 +150,38 @@ struct Written {
 }
 
 impl Written {
+    /// Digits, with a plus before them or without, and nothing else.
+    fn plain(text: &str) -> Option<Written> {
+        let digits = text.strip_prefix('+').unwrap_or(text);
+        let is_plain = (1..=MAX_DIGITS).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        is_plain.then(|| Written { digits: Digits::from_slice(digits.as_bytes()), plus: digits.len() < text.len() })
+    }
+
+    /// What they say; `context` is the leading digits of a local number.
+    fn read(self, context: Option<&str>, suffix: Option<Suffix>, dialect: Dialect) -> Reading {
+        let Written { digits, plus } = self;
+        if digits.iter().all(|d| *d == b'0') {
+            // Networks send zeros for a number that is withheld or was lost on the way.
+            return if digits.is_empty() || plus { Reading::Malformed } else { Reading::Anonymous };
+        }
+        let number = match context.filter(|_| !plus).map(|c| Written::of(c).map(|c| c.digits)) {
+            Some(None) => None,
+            Some(Some(mut whole)) => {
+                whole.extend_from_slice(&digits);
+                international(&whole, dialect)
+            }
+            None if plus => international(&digits, dialect),
+            None => bare(&digits, dialect),
+        };
+        number.map_or(Reading::Malformed, |number| Reading::Number(number, suffix))
+    }
+
     fn of(text: &str) -> Option<Written> {
         // `+44 (0)20 …`: the zero is for those who dial at home.
-        let text = if text.contains('+') { text.replacen("(0)", "", 1) } else { text.to_owned() };
+        let text: Cow<'_, str> = match text.contains('+') && text.contains("(0)") {
+            true => text.replacen("(0)", "", 1).into(),
+            false => text.into(),
+        };
         let mut written = Written { digits: Digits::new(), plus: false };
         for c in text.chars() {
             match c {

@@ -221,6 +221,8 @@ pub struct Engine<C, O> {
     inbox: Inbox,
     /// Inputs that were taken from the queue and not yet handled.
     taken: VecDeque<Input>,
+    /// What readers, the store and those who asked are told once the round's datagrams are out: nobody's call waits for that.
+    later: Vec<Action>,
     /// Flows that failed since the last round.
     lost: Vec<Flow>,
     asked: HashMap<CommandId, Answer>,
@@ -284,6 +286,7 @@ impl<C: Core, O: Outside> Engine<C, O> {
             epoll,
             inbox: Inbox::new(),
             taken: VecDeque::new(),
+            later: Vec::new(),
             lost: Vec::new(),
             asked: HashMap::new(),
             last_ask: 0,
@@ -426,16 +429,20 @@ impl<C: Core, O: Outside> Engine<C, O> {
         }
     }
 
-    /// Tells the core, and does what it wants done. A panic costs this one event.
+    /// Tells the core, and does what it wants done.
     fn handle(&mut self, event: Event) {
         self.metrics.count(Counter::Events);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.core.handle(self.now, event);
-            while let Some(action) = self.core.poll() {
-                self.act(action);
+        self.guarded(|engine| {
+            engine.core.handle(engine.now, event);
+            while let Some(action) = engine.core.poll() {
+                engine.act(action);
             }
-        }));
-        if outcome.is_err() {
+        });
+    }
+
+    /// A panic costs this one event.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
             self.metrics.count(Counter::Panics);
             if self.metrics.read(Counter::Panics) <= LOGGED_PANICS {
                 tracing::error!("the core panicked; the event is given up, the rest goes on (please report this)");
@@ -455,19 +462,32 @@ impl<C: Core, O: Outside> Engine<C, O> {
             Action::Resolve { query, host, port, transport } => self.outside.resolve(query, host, port, transport),
             Action::AskHook { query, hook, question } => self.outside.ask_hook(query, hook, question),
             Action::Media { worker, command } => self.outside.media(worker, command),
+            Action::Save(_) | Action::Notify(_) | Action::Reply { .. } => {
+                // Whoever drains in the same round has to know of it.
+                if let Action::Notify(Notice::Call(call)) = &action {
+                    self.live.insert(call.id);
+                }
+                self.later.push(action);
+            }
+        }
+    }
+
+    fn tell(&mut self, action: Action) {
+        match action {
+            Action::Send { .. } | Action::Resolve { .. } | Action::AskHook { .. } | Action::Media { .. } => {
+                self.act(action)
+            }
             Action::Save(save) => self.outside.save(save),
             Action::Notify(notice) => {
                 match &notice {
-                    Notice::Call(call) => {
-                        self.live.insert(call.id);
-                    }
                     Notice::Ended(id) => {
                         self.live.remove(id);
                         if self.leaving && self.live.is_empty() {
                             self.outside.idle();
                         }
                     }
-                    Notice::Phone(_)
+                    Notice::Call(_)
+                    | Notice::Phone(_)
                     | Notice::PhoneGone { .. }
                     | Notice::Trunk(_)
                     | Notice::LoginFailed(_)
@@ -502,6 +522,9 @@ impl<C: Core, O: Outside> Engine<C, O> {
             let local = socket.local;
             socket.flush(&self.metrics, |remote| note(&mut self.lost, local, remote));
         }
+        let mut later = std::mem::take(&mut self.later);
+        later.drain(..).for_each(|action| self.guarded(|engine| engine.tell(action)));
+        self.later = later;
     }
 }
 

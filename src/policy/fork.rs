@@ -110,7 +110,9 @@ fn leads(stage: &Stage, moment: &Moment<'_>, why: &mut Vec<Why>) -> Fork {
     if moment.tried.contains(&stage.target) {
         return skip(why, "tried in this call already", 480);
     }
-    if let Some(region) = Ends::of(moment.ask, directory).region_among(&stage.except_regions) {
+    if !stage.except_regions.is_empty()
+        && let Some(region) = Ends::of(moment.ask, directory).region_among(&stage.except_regions)
+    {
         return skip(why, &format!("not for callers from {region}"), 480);
     }
     match &stage.target {

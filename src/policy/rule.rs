@@ -10,6 +10,7 @@ use super::caller::Ends;
 use super::{Ask, Kind, MAX_STAGES, Plan, RING, RING_DIALLED, Refuse, Stage, Why, page, recorded};
 use crate::base::Wall;
 use crate::directory::calendar::Hours;
+use crate::directory::gate::Facts;
 use crate::directory::number::fits;
 use crate::directory::{Class, Directory, E164, Extension, Label, Queue, Recording, Region, Route, Step, Target};
 
@@ -31,8 +32,20 @@ fn incoming(ends: &Ends<'_>, directory: &Directory, number: E164, at: Wall) -> P
     let mut why = Vec::with_capacity(routes.len().min(MAX_MISSED) + 2);
     why.push(ends.told());
     let mut clock = Clock { directory, zone: ends.zone(), at, read: SmallVec::new() };
+    let facts = Facts::new(ends.category, ends.tags.iter().copied(), ends.caller);
     let mut missed = 0;
-    for (route, rule) in routes {
+    for (gate, place) in routes {
+        let is_shut = missed >= MAX_MISSED && gate.is_shut(&facts, |calendar| clock.at(calendar).0);
+        if is_shut {
+            missed += 1;
+            // What tests are built with judges each such route whole all the same.
+            debug_assert!(
+                holds(directory.route(place).0, ends, number, &mut clock, false).is_err(),
+                "a gate was wrong"
+            );
+            continue;
+        }
+        let (route, rule) = directory.route(place);
         match holds(route, ends, number, &mut clock, missed < MAX_MISSED) {
             Ok(because) => {
                 if missed > MAX_MISSED {
@@ -74,32 +87,30 @@ struct Clock<'a> {
     directory: &'a Directory,
     zone: &'a TimeZone,
     at: Wall,
-    read: SmallVec<[(&'a str, Hours, String); 2]>,
+    read: SmallVec<[(usize, Hours, String); 2]>,
 }
 
-impl<'a> Clock<'a> {
-    fn says(&mut self, name: &'a str) -> Option<(Hours, &str)> {
-        let known = self.read.iter().position(|(n, ..)| *n == name);
-        let i = match known {
-            Some(i) => i,
-            None => {
-                let (hours, because) = self.directory.calendar(name)?.at(self.at, self.zone);
-                self.read.push((name, hours, because));
-                self.read.len() - 1
-            }
-        };
-        self.read.get(i).map(|(_, hours, because)| (*hours, because.as_str()))
+impl Clock<'_> {
+    fn says(&mut self, name: &str) -> Option<(Hours, &str)> {
+        let calendar = self.directory.calendars.iter().position(|c| *c.name == *name)?;
+        Some(self.at(calendar))
+    }
+
+    /// The same of the calendar in this place of the list.
+    fn at(&mut self, calendar: usize) -> (Hours, &str) {
+        let known = self.read.iter().position(|(place, ..)| *place == calendar);
+        let i = known.unwrap_or_else(|| {
+            let (hours, because) = self.directory.calendars[calendar].at(self.at, self.zone);
+            self.read.push((calendar, hours, because));
+            self.read.len() - 1
+        });
+        let (_, hours, because) = &self.read[i];
+        (*hours, because)
     }
 }
 
 /// Whether a route holds that is for the number called; `told` is whether anybody reads why not.
-fn holds<'a>(
-    route: &'a Route,
-    ends: &Ends<'_>,
-    number: E164,
-    clock: &mut Clock<'a>,
-    told: bool,
-) -> Result<String, Missed> {
+fn holds(route: &Route, ends: &Ends<'_>, number: E164, clock: &mut Clock<'_>, told: bool) -> Result<String, Missed> {
     let when = &route.when;
     if !when.trunk.is_empty() && !ends.trunk.is_some_and(|trunk| when.trunk.contains(trunk)) {
         return Err(Missed::Line);
