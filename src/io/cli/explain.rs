@@ -144,7 +144,7 @@ fn tell(told: &Explained, question: &Question, when: &str) -> String {
     for (i, step) in told.steps.iter().enumerate() {
         let mut sentences = reasons(step);
         let first = if sentences.len() == 1 { sentences.remove(0) } else { String::new() };
-        line(format!("{}. {}: {first}", i + 1, step.target).trim_end_matches([':', ' ']).to_owned());
+        line(format!("{}. {}: {first}", i + 1, step.target).trim_end().to_owned());
         sentences.into_iter().for_each(|sentence| line(format!("   {sentence}")));
     }
     let rang = told.steps.iter().any(|s| !s.legs.is_empty());
