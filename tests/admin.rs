@@ -104,7 +104,12 @@ impl Drop for Server {
     }
 }
 
-/// A socket whose port nobody has, and the port.
+/// A port at 127.0.0.2 that nobody has: servers listen there, and phones and carriers of other tests do not.
+fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.2:0").and_then(|socket| socket.local_addr()).expect("a port").port()
+}
+
+/// A phone's or carrier's socket, and its port.
 fn socket() -> (UdpSocket, u16) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     socket.set_read_timeout(Some(PATIENCE)).expect("valid");
@@ -143,7 +148,7 @@ fn register(phone: &UdpSocket, server: SocketAddr, cseq: u32, expires: u32) -> u
 fn office(port: u16, more: &str) -> String {
     format!(
         "schema = 1\n[node]\nname = \"lab\"\ndomains = [\"office.example\"]\ntimezone = \"Asia/Novosibirsk\"\ndata_dir = \"data\"\n\
-         [[listen]]\nbind = \"127.0.0.1:{port}\"\n[media]\nrelay = \"never\"\n[recording]\nmode = \"none\"\n\
+         [[listen]]\nbind = \"127.0.0.2:{port}\"\n[media]\nrelay = \"never\"\n[recording]\nmode = \"none\"\n\
          [[extension]]\nnumber = \"121\"\nname = \"Anna\"\npassword = \"a-secret-of-121\"\n\
          [[extension]]\nnumber = \"122\"\nname = \"Boris\"\npassword = \"a-secret-of-122\"\n{more}"
     )
@@ -152,11 +157,10 @@ fn office(port: u16, more: &str) -> String {
 #[test]
 fn who_registers_is_in_the_log_in_phones_and_in_trace() {
     let folder = Folder::new();
-    let (free, port) = socket();
-    drop(free);
+    let port = free_port();
     folder.write(&office(port, ""));
     let server = Server::start(&folder);
-    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    let at = SocketAddr::from(([127, 0, 0, 2], port));
     let (phone, here) = socket();
     assert_eq!(register(&phone, at, 1, 600), 200);
     let line = server.logs("phone registered");
@@ -198,8 +202,7 @@ fn who_registers_is_in_the_log_in_phones_and_in_trace() {
 #[test]
 fn a_reload_is_a_line_of_the_log() {
     let folder = Folder::new();
-    let (free, port) = socket();
-    drop(free);
+    let port = free_port();
     folder.write(&office(port, ""));
     let server = Server::start(&folder);
     let new = "[[extension]]\nnumber = \"123\"\npassword = \"a-secret-of-123\"\n";
@@ -223,16 +226,17 @@ fn a_reload_is_a_line_of_the_log() {
 #[test]
 fn a_trunk_says_why_it_is_not_registered() {
     let folder = Folder::new();
-    let (free, port) = socket();
+    let (port, nobody) = (free_port(), free_port());
     let (carrier, its) = socket();
-    let (dead, nobody) = socket();
-    drop((free, dead));
-    let trunk = |name: &str, port: u16| {
+    let trunk = |name: &str, at: String| {
         format!(
-            "[[trunk]]\nname = \"{name}\"\nuri = [\"sip:127.0.0.1:{port}\"]\nusername = \"office\"\npassword = \"given\"\nregister = true\n"
+            "[[trunk]]\nname = \"{name}\"\nuri = [\"sip:{at}\"]\nusername = \"office\"\npassword = \"given\"\nregister = true\n"
         )
     };
-    folder.write(&office(port, &(trunk("strict", its) + &trunk("gone", nobody))));
+    folder.write(&office(
+        port,
+        &(trunk("strict", format!("127.0.0.1:{its}")) + &trunk("gone", format!("127.0.0.2:{nobody}"))),
+    ));
     let server = Server::start(&folder);
     let refuse = |method: &str| loop {
         let (message, from) = hear(&carrier);
@@ -260,8 +264,7 @@ fn a_trunk_says_why_it_is_not_registered() {
 #[test]
 fn what_cannot_be_written_or_bound_is_said_at_the_start() {
     let folder = Folder::new();
-    let (free, port) = socket();
-    drop(free);
+    let port = free_port();
     std::fs::write(folder.0.join("file"), "").expect("written");
     let good = office(port, "").replace("relay = \"never\"", "ports = \"21000-21099\"");
     let recorded = good.replace("mode = \"none\"", "mode = \"all\"\ndir = \"file/recordings\"");
