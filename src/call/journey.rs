@@ -175,9 +175,11 @@ impl Journey {
         leg.why = why;
     }
 
-    /// The first millisecond in which somebody talked, or spoke on a page.
+    /// The first millisecond in which somebody talked, or spoke on a page. A caller who holds when the phone answers is answered
+    /// all the same: his journey has a hold where a talk of no length was.
     pub fn first_answered(&self) -> Option<u64> {
-        self.phases.iter().find(|p| matches!(p.kind, PhaseKind::Talk | PhaseKind::Page)).map(|p| p.at_ms)
+        let answered = |kind| matches!(kind, PhaseKind::Talk | PhaseKind::Hold | PhaseKind::Page);
+        self.phases.iter().find(|p| answered(p.kind)).map(|p| p.at_ms)
     }
 
     /// The finished journey, which takes the reasons with it.
@@ -265,6 +267,21 @@ mod tests {
         assert_eq!(sums.wait + sums.talk + sums.hold, (ended - j.started_at()).as_millis() as u64);
         assert!(phases.windows(2).all(|w| w[0].until == w[1].at));
         assert_eq!(phases[2].who[0].result, "answered");
+    }
+
+    #[test]
+    fn who_is_on_hold_from_the_first_moment_was_answered() {
+        let mut j = Journey::begin(at(0), "arrived");
+        j.enter(at(1), PhaseKind::Ring, "rings");
+        j.enter(at(7), PhaseKind::Talk, "121 answered");
+        j.enter(at(7), PhaseKind::Hold, "held");
+        assert_eq!(j.first_answered(), Some(7));
+        let (phases, sums, _) = j.finish(at(9));
+        assert_eq!(
+            phases.iter().map(|p| p.phase).collect::<Vec<_>>(),
+            [PhaseKind::Route, PhaseKind::Ring, PhaseKind::Hold]
+        );
+        assert_eq!(sums.hold, 2);
     }
 
     #[test]
