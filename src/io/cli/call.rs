@@ -126,9 +126,11 @@ fn ended(hangup: &Hangup) -> String {
         (By::System, None) => format!("by strowger{reason}"),
         (By::Callee | By::System, Some(status)) => {
             let end = format!("{status} {}", phrase(status));
-            // The status is not said twice.
-            let reason = hangup.reason.as_deref().filter(|r| *r != end).map(|r| format!(" ({r})")).unwrap_or_default();
-            format!("nobody took it{reason}; the caller got {end}")
+            match hangup.reason.as_deref().filter(|r| *r != end) {
+                // In whose words the caller heard it is not known here.
+                Some(reason) => format!("nobody took it ({reason}); the caller got {status}"),
+                None => format!("nobody took it; the caller got {end}"),
+            }
         }
     }
 }
@@ -190,11 +192,12 @@ mod tests {
             (By::Caller, Some(487), None, "by the caller, before anybody took it"),
             (By::Callee, Some(480), None, "nobody took it; the caller got 480 Temporarily Unavailable"),
             (By::Callee, Some(486), Some("486 Busy Here"), "nobody took it; the caller got 486 Busy Here"),
+            (By::System, Some(503), Some("no port"), "nobody took it (no port); the caller got 503"),
             (
-                By::System,
-                Some(503),
-                Some("no port"),
-                "nobody took it (no port); the caller got 503 Service Unavailable",
+                By::Callee,
+                Some(403),
+                Some("403 Account blocked"),
+                "nobody took it (403 Account blocked); the caller got 403",
             ),
             (By::System, None, Some("ended by the operator"), "by strowger: ended by the operator"),
         ] {

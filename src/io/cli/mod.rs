@@ -53,7 +53,7 @@ enum Command {
     Explain(explain::Args),
     /// Lists the calls in progress.
     Calls(JsonOnly),
-    /// Shows a call, live or past, with its journey and why it went there.
+    /// Shows a call: a live one with who is in it, a past one with its journey and why it went there.
     Call(call::Args),
     /// Lists finished calls.
     Records(records::Args),
